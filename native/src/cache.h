@@ -1,0 +1,38 @@
+// Keys and values by block of 16 positions. Which block belongs to which sequence is the caller's table; the core
+// only knows cells: block * 16 + lane.
+#pragma once
+#include <cstdint>
+#include <mutex>
+
+#include "kernels.h"
+#include "memory.h"
+
+namespace outrider {
+
+class Cache {
+ public:
+  Cache(int64_t layers, int64_t heads, int64_t headDim, int64_t blocks, bool half);
+  const int layers, heads, headDim, blocks;
+  const bool half;
+  const int valueStride;
+  int cells() const { return blocks * kLanes; }
+
+  void* keys(int layer, int block, int head) const { return keys_.data() + index(layer, block, head) * keyBytes_; }
+  void* values(int layer, int block, int head) const { return values_.data() + index(layer, block, head) * valueBytes_; }
+  void store(const Kernels&, int layer, int cell, const float* k, const float* v);
+  // All layers' keys and values of cell from[i] go to cell to[i], in order.
+  void copy(const int32_t* from, const int32_t* to, int count);
+  // Copies lane positions of one layer and head from a cell into a block-shaped scratch.
+  void gather(int layer, int head, int cell, int lane, void* keyBlock, void* valueBlock) const;
+  size_t keyBlockBytes() const { return keyBytes_; }
+  size_t valueBlockBytes() const { return valueBytes_; }
+
+  std::mutex busy;  // held by a running pass and by copy
+
+ private:
+  size_t index(int layer, int block, int head) const { return (size_t(layer) * blocks + block) * heads + head; }
+  size_t element_, keyBytes_, valueBytes_;
+  Memory keys_, values_;
+};
+
+}  // namespace outrider

@@ -1,0 +1,668 @@
+#include "program.h"
+
+#include <algorithm>
+#include <chrono>
+#include <cstring>
+#include <limits>
+#include <thread>
+
+#include "error.h"
+#include "numbers.h"
+#include "trigonometry.h"
+
+namespace outrider {
+namespace {
+
+const char* const kNames[kOpcodes] = {"embed", "rmsNorm", "quantise", "matmul", "gated", "rotary",
+                                      "rope",  "store",   "attend",   "add",    "select"};
+
+size_t padded(size_t n) { return (n + kLanes - 1) / kLanes * kLanes; }
+
+bool supports(const std::string& name) {
+  if (name == "scalar") return true;
+#if defined(__x86_64__)
+  if (name == "avx2")
+    return avx2() && __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("f16c");
+  if (name == "avx512")
+    return avx512() && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+           __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vnni");
+#endif
+  return false;
+}
+
+const Kernels& kernelsFor(const std::string& wanted) {
+  const std::string name = wanted.empty() ? instructionSets().front() : wanted;
+  if (!supports(name)) {
+    std::string known;
+    for (const std::string& n : instructionSets()) known += (known.empty() ? "" : ", ") + n;
+    throw CoreError("ERR_PLATFORM", "instruction set \"" + name.substr(0, 40) + "\" is not usable on this processor; usable: " + known);
+  }
+  return name == "avx512" ? *avx512() : name == "avx2" ? *avx2() : reference();
+}
+
+// Share [begin, end) of `total` pieces for one of `chunks` chunks.
+struct Range { int begin, end; };
+Range share(int total, int chunk, int chunks) {
+  return {int(int64_t(total) * chunk / chunks), int(int64_t(total) * (chunk + 1) / chunks)};
+}
+
+constexpr int kGatedRows = 64;  // rows of gate and up that stay in the second-level cache between product and SiLU
+constexpr int kGatedTiles = 8;
+
+}  // namespace
+
+std::vector<std::string> instructionSets() {
+  std::vector<std::string> usable;
+  for (const char* name : {"avx512", "avx2", "scalar"})
+    if (supports(name)) usable.push_back(name);
+  return usable;
+}
+
+Core::Core(int threads, const std::string& instructionSet) : kernels(kernelsFor(instructionSet)), pool(threads) {}
+
+// Where a row's past lies: the table's positions below `base`, then its ancestors in the pass and itself.
+struct Program::Path {
+  int base;
+  int firstIrregular;  // first block that must be gathered since a position is not in its table's cell
+};
+
+struct Program::Pass {
+  const RunInput& in;
+  int rows, outputs;
+  std::vector<Path> paths;
+  std::vector<int> outputRows;
+  std::vector<std::vector<Part>> stages;
+  RunOutput* out;
+  const std::atomic<bool>* cancelled;
+  Program* program;
+  std::mutex failure;
+  std::string failureCode, failureMessage;
+  std::atomic<bool> failed{false};
+
+  const int32_t* table(const Row& row) const { return in.tables.data() + in.tableOffsets[size_t(row.table)]; }
+  // The cell of position t on the way to row r.
+  int cellOf(int r, int t) const {
+    const Row* row = &in.rows[size_t(r)];
+    if (t < paths[size_t(r)].base) return table(*row)[t / kLanes] * kLanes + t % kLanes;
+    while (row->position > t) row = &in.rows[size_t(row->parent)];
+    return row->cell;
+  }
+};
+
+Program::Program(std::shared_ptr<Core> core, ProgramSpec spec) : core_(std::move(core)), spec_(std::move(spec)) {
+  const auto bounded = [](int64_t value, int64_t least, int64_t most, const char* what) {
+    if (value < least || value > most)
+      throw programError(std::string(what) + " is " + std::to_string(value) + ", expected " + std::to_string(least) +
+                         " to " + std::to_string(most));
+  };
+  bounded(spec_.maxRows, 1, 1 << 16, "maxRows");
+  bounded(spec_.maxOutputs, 1, spec_.maxRows, "maxOutputs");
+  bounded(spec_.maxPosition, 1, 1 << 26, "maxPosition");
+  bounded(spec_.vocab, 1, 1 << 24, "vocab");
+  bounded(int64_t(spec_.buffers.size()), 1, 1 << 16, "the number of buffers");
+  bounded(int64_t(spec_.ops.size()) / kOpInts, 1, 1 << 16, "the number of operators");
+  if (spec_.ops.size() % kOpInts != 0 || spec_.scalars.size() != spec_.ops.size() / kOpInts)
+    throw programError("operators: " + std::to_string(spec_.ops.size()) + " numbers and " + std::to_string(spec_.scalars.size()) +
+                       " scalars do not belong together");
+  if (!spec_.cache) throw programError("a program needs a cache");
+  for (const auto& weight : spec_.weights)
+    if (!weight) throw programError("a weight is missing");
+  size_t total = 0;
+  std::vector<size_t> offsets;
+  for (const auto& b : spec_.buffers) {
+    bounded(b.width, 1, 1 << 24, "a buffer's width");
+    if (b.quantised && b.width % kBlock != 0)
+      throw programError("a quantised buffer's width is " + std::to_string(b.width) + ", expected a multiple of 32");
+    const size_t rowBytes = b.quantised ? QuantisedRow::bytes(b.width) : padded(size_t(b.width)) * 4;
+    buffers_.push_back({nullptr, rowBytes});
+    offsets.push_back(total);
+    total += (rowBytes * size_t(b.outputs ? spec_.maxOutputs : spec_.maxRows) + 63) / 64 * 64;
+  }
+  checkOps();
+  findStages();
+  memory_ = Memory(total);
+  for (size_t i = 0; i < buffers_.size(); i++) buffers_[i].data = memory_.data() + offsets[i];
+  scratch_.resize(size_t(core_->pool.threads()));
+  for (Scratch& s : scratch_) {
+    s.keyBlocks = Memory(spec_.cache->keyBlockBytes());
+    s.valueBlocks = Memory(spec_.cache->valueBlockBytes());
+  }
+  cellStamp_.assign(size_t(spec_.cache->cells()), 0);
+}
+
+void Program::checkOps() {
+  const int count = int(spec_.ops.size()) / kOpInts;
+  for (int op = 0; op < count; op++) {
+    const int32_t* f = fields(op);
+    if (f[0] < 0 || f[0] >= kOpcodes) throw programError("operator " + std::to_string(op) + ": unknown opcode " + std::to_string(f[0]));
+    const std::string where = "operator " + std::to_string(op) + " (" + kNames[f[0]] + "): ";
+    const auto fail = [&](const std::string& what) { throw programError(where + what); };
+    const auto index = [&](int field, size_t size, const char* what) {
+      if (f[field] < 0 || size_t(f[field]) >= size)
+        fail(std::string(what) + " " + std::to_string(f[field]) + ", expected 0 to " + std::to_string(int64_t(size) - 1));
+    };
+    const auto buffer = [&](int field, int quantised, const char* what) -> const ProgramSpec::BufferSpec& {
+      index(field, spec_.buffers.size(), what);
+      const auto& b = spec_.buffers[size_t(f[field])];
+      if (quantised >= 0 && (b.quantised != 0) != (quantised != 0))
+        fail(std::string(what) + " must be " + (quantised ? "quantised" : "float32"));
+      return b;
+    };
+    const auto same = [&](int64_t a, int64_t b, const char* what) {
+      if (a != b) fail(std::string(what) + ": " + std::to_string(a) + " and " + std::to_string(b) + " differ");
+    };
+    const auto weight = [&](int field) -> const Weight& {
+      index(field, spec_.weights.size(), "weight");
+      return *spec_.weights[size_t(f[field])];
+    };
+    const auto constant = [&](int field) -> const std::vector<float>& {
+      index(field, spec_.constants.size(), "constant");
+      return spec_.constants[size_t(f[field])];
+    };
+    const auto positive = [&](int field, const char* what) {
+      if (f[field] < 1) fail(std::string(what) + " is " + std::to_string(f[field]) + ", expected 1 or more");
+    };
+    const auto distinct = [&](int a, int b) {
+      if (f[a] == f[b]) fail("input and output are the same buffer");
+    };
+    const auto product = [&](const ProgramSpec::BufferSpec& in, const Weight& w, const ProgramSpec::BufferSpec& out) {
+      same(in.width, w.k, "input width and weight's row length");
+      same(out.width, w.rows, "output width and weight's rows");
+      same(in.outputs, out.outputs, "the rows of input and output");
+      if (in.quantised && !isBlockQuantised(w.type)) fail("a float weight takes float32 input");
+    };
+    const Cache& cache = *spec_.cache;
+    switch (Opcode(f[0])) {
+      case Opcode::Embed: {
+        const Weight& w = weight(1);
+        const auto& out = buffer(2, 0, "output");
+        same(out.width, w.k, "output width and weight's row length");
+        same(out.outputs, 0, "embedding rows");
+        if (w.rows < spec_.vocab) fail("the weight has fewer rows than the vocabulary");
+        break;
+      }
+      case Opcode::RmsNorm: {
+        const auto& in = buffer(1, 0, "input");
+        const auto& out = buffer(3, -1, "output");
+        same(in.width, int64_t(constant(2).size()), "input width and weight");
+        same(in.width, out.width, "input and output width");
+        same(in.outputs, out.outputs, "the rows of input and output");
+        if (!(spec_.scalars[size_t(op)] >= 0)) fail("epsilon must be 0 or more");
+        break;
+      }
+      case Opcode::Quantise: {
+        const auto& in = buffer(1, 0, "input");
+        const auto& out = buffer(2, 1, "output");
+        same(in.width, out.width, "input and output width");
+        same(in.outputs, out.outputs, "the rows of input and output");
+        break;
+      }
+      case Opcode::Matmul: {
+        const auto& in = buffer(1, -1, "input");
+        const Weight& w = weight(2);
+        product(in, w, buffer(3, 0, "output"));
+        distinct(1, 3);
+        break;
+      }
+      case Opcode::Gated: {
+        const auto& in = buffer(1, -1, "input");
+        const Weight& gate = weight(2);
+        const Weight& up = weight(3);
+        const auto& out = buffer(4, 0, "output");
+        product(in, gate, out);
+        product(in, up, out);
+        distinct(1, 4);
+        break;
+      }
+      case Opcode::Rotary: {
+        const auto& out = buffer(2, 0, "output");
+        same(out.width, int64_t(constant(1).size()) * 2, "output width and twice the frequencies");
+        same(out.outputs, 0, "rotary rows");
+        for (const float frequency : constant(1))
+          if (!(frequency >= 0 && frequency <= 1e6f)) fail("a frequency is not between 0 and 10^6");
+        break;
+      }
+      case Opcode::Rope: {
+        const auto& x = buffer(1, 0, "input");
+        const auto& rotary = buffer(2, 0, "rotary");
+        positive(3, "heads");
+        positive(4, "head size");
+        same(x.width, int64_t(f[3]) * f[4], "input width and heads x head size");
+        if (rotary.width > f[4]) fail("the rotary part is larger than a head");
+        same(x.outputs, 0, "rope rows");
+        same(rotary.outputs, 0, "rotary rows");
+        distinct(1, 2);
+        break;
+      }
+      case Opcode::Store: {
+        const auto& k = buffer(1, 0, "keys");
+        const auto& v = buffer(2, 0, "values");
+        index(3, size_t(cache.layers), "layer");
+        same(k.width, int64_t(cache.heads) * cache.headDim, "keys' width and the cache's heads x head size");
+        same(v.width, k.width, "values' and keys' width");
+        same(k.outputs, 0, "store rows");
+        same(v.outputs, 0, "store rows");
+        break;
+      }
+      case Opcode::Attend: {
+        const auto& q = buffer(1, 0, "queries");
+        const auto& out = buffer(2, 0, "output");
+        index(3, size_t(cache.layers), "layer");
+        positive(4, "heads");
+        if (f[4] % cache.heads != 0) fail("heads " + std::to_string(f[4]) + " must be a multiple of the cache's heads " + std::to_string(cache.heads));
+        same(q.width, int64_t(f[4]) * cache.headDim, "queries' width and heads x head size");
+        same(out.width, q.width, "output and queries' width");
+        same(q.outputs, 0, "attention rows");
+        same(out.outputs, 0, "attention rows");
+        if (f[5] < 0) fail("the window must be 0 or more");
+        distinct(1, 2);
+        break;
+      }
+      case Opcode::Add: {
+        const auto& a = buffer(1, 0, "input");
+        const auto& b = buffer(2, 0, "input");
+        const auto& out = buffer(3, 0, "output");
+        same(a.width, b.width, "input widths");
+        same(a.width, out.width, "input and output width");
+        same(a.outputs, b.outputs, "the rows of the inputs");
+        same(a.outputs, out.outputs, "the rows of input and output");
+        break;
+      }
+      case Opcode::Select: {
+        const auto& in = buffer(1, 0, "input");
+        const auto& out = buffer(2, 0, "output");
+        same(in.width, out.width, "input and output width");
+        same(in.outputs, 0, "select input rows");
+        same(out.outputs, 1, "select output rows");
+        break;
+      }
+    }
+  }
+  if (spec_.logits < 0 || size_t(spec_.logits) >= spec_.buffers.size()) throw programError("logits: no such buffer");
+  const auto& logits = spec_.buffers[size_t(spec_.logits)];
+  if (logits.quantised || !logits.outputs || logits.width < spec_.vocab)
+    throw programError("logits: expected a float32 buffer of wanted rows, at least as wide as the vocabulary");
+}
+
+// Operators in order go into one stage as long as none depends on another in it: q, k and v run side by side.
+void Program::findStages() {
+  const int count = int(spec_.ops.size()) / kOpInts;
+  const int cacheId = int(spec_.buffers.size());  // the cache counts as one more buffer
+  std::vector<int> reads, writes;
+  for (int op = 0; op < count; op++) {
+    const int32_t* f = fields(op);
+    std::vector<int> r, w;
+    switch (Opcode(f[0])) {
+      case Opcode::Embed: w = {f[2]}; break;
+      case Opcode::RmsNorm: r = {f[1]}; w = {f[3]}; break;
+      case Opcode::Quantise: case Opcode::Select: r = {f[1]}; w = {f[2]}; break;
+      case Opcode::Matmul: r = {f[1]}; w = {f[3]}; break;
+      case Opcode::Gated: r = {f[1]}; w = {f[4]}; break;
+      case Opcode::Rotary: w = {f[2]}; break;
+      case Opcode::Rope: r = {f[2]}; w = {f[1]}; break;
+      case Opcode::Store: r = {f[1], f[2]}; w = {cacheId}; break;
+      case Opcode::Attend: r = {f[1], cacheId}; w = {f[2]}; break;
+      case Opcode::Add: r = {f[1], f[2]}; w = {f[3]}; break;
+    }
+    const auto meets = [](const std::vector<int>& a, const std::vector<int>& b) {
+      return std::find_first_of(a.begin(), a.end(), b.begin(), b.end()) != a.end();
+    };
+    if (stages_.empty() || meets(r, writes) || meets(w, writes) || meets(w, reads)) {
+      stages_.emplace_back();
+      reads.clear();
+      writes.clear();
+    }
+    stages_.back().push_back(op);
+    reads.insert(reads.end(), r.begin(), r.end());
+    writes.insert(writes.end(), w.begin(), w.end());
+  }
+}
+
+int Program::chunksOf(int op, int rows, int outputs) const {
+  const int32_t* f = fields(op);
+  const int threads = core_->pool.threads();
+  const auto rowsOf = [&](int buffer) { return spec_.buffers[size_t(buffer)].outputs ? outputs : rows; };
+  const auto byRow = [&](int n, int grain) { return std::min(threads * 4, (n + grain - 1) / grain); };
+  const auto byTile = [&](int n, const Weight& w) { return n == 0 ? 0 : threads == 1 ? 1 : std::min(threads * 4, w.tiles); };
+  switch (Opcode(f[0])) {
+    case Opcode::Embed: return byRow(rows, 4);
+    case Opcode::RmsNorm: return byRow(rowsOf(f[1]), 2);
+    case Opcode::Quantise: return byRow(rowsOf(f[1]), 2);
+    case Opcode::Matmul: return byTile(rowsOf(f[1]), *spec_.weights[size_t(f[2])]);
+    case Opcode::Gated: return byTile(rowsOf(f[1]), *spec_.weights[size_t(f[2])]);
+    case Opcode::Rotary: return byRow(rows, 16);
+    case Opcode::Rope: return byRow(rows, 2);
+    case Opcode::Store: return byRow(rows, 2);
+    case Opcode::Add: return byRow(rowsOf(f[1]), 4);
+    case Opcode::Select: return byRow(outputs, 16);
+    case Opcode::Attend: {
+      const int pieces = rows * spec_.cache->heads;
+      // Few rows: one chunk a query head, or two threads would share three key/value heads two to one.
+      return pieces < 4 * threads ? rows * f[4] : std::min(pieces, threads * 16);
+    }
+  }
+  return 0;
+}
+
+void Program::execute(Pass& pass, int op, int chunk, int chunks, int thread) {
+  const int32_t* f = fields(op);
+  const float scalar = spec_.scalars[size_t(op)];
+  const Kernels& k = core_->kernels;
+  const auto rowsOf = [&](int buffer) { return spec_.buffers[size_t(buffer)].outputs ? pass.outputs : pass.rows; };
+  const auto width = [&](int buffer) { return spec_.buffers[size_t(buffer)].width; };
+  const auto matmul = [&](const Weight& w, bool quantised) {
+    if (!quantised) return k.matmulFloat[floatIndex(w.type)];
+    return k.matmulQuantised[w.type == WeightType::Q4_0 ? 0 : w.type == WeightType::Q4_1 ? 1 : 2];
+  };
+  switch (Opcode(f[0])) {
+    case Opcode::Embed: {
+      const Range r = share(pass.rows, chunk, chunks);
+      for (int i = r.begin; i < r.end; i++) {
+        float* out = floats(f[2], i);
+        spec_.weights[size_t(f[1])]->unpackRow(pass.in.rows[size_t(i)].token, out);
+        if (scalar != 1.0f)
+          for (int d = 0; d < width(f[2]); d++) out[d] *= scalar;
+      }
+      break;
+    }
+    case Opcode::RmsNorm: {
+      const Range r = share(rowsOf(f[1]), chunk, chunks);
+      const int n = width(f[1]);
+      const float* weight = spec_.constants[size_t(f[2])].data();
+      if (!spec_.buffers[size_t(f[3])].quantised) {
+        for (int i = r.begin; i < r.end; i++) k.rmsNorm(floats(f[1], i), weight, n, scalar, floats(f[3], i));
+        break;
+      }
+      std::vector<float>& y = scratch_[size_t(thread)].floats;
+      if (y.size() < padded(size_t(n))) y.resize(padded(size_t(n)));
+      for (int i = r.begin; i < r.end; i++) {
+        k.rmsNorm(floats(f[1], i), weight, n, scalar, y.data());
+        k.quantise(y.data(), n, bytes(f[3], i));
+      }
+      break;
+    }
+    case Opcode::Quantise: {
+      const Range r = share(rowsOf(f[1]), chunk, chunks);
+      for (int i = r.begin; i < r.end; i++) k.quantise(floats(f[1], i), width(f[1]), bytes(f[2], i));
+      break;
+    }
+    case Opcode::Matmul: {
+      const Weight& w = *spec_.weights[size_t(f[2])];
+      const Range tiles = share(w.tiles, chunk, chunks);
+      const Buffer& in = buffers_[size_t(f[1])];
+      const Buffer& out = buffers_[size_t(f[3])];
+      matmul(w, spec_.buffers[size_t(f[1])].quantised)({w.data(), w.k, tiles.begin, tiles.end, in.data, in.rowBytes, rowsOf(f[1]),
+                                                       reinterpret_cast<float*>(out.data), out.rowBytes / 4, f[4] != 0});
+      break;
+    }
+    case Opcode::Gated: {
+      const Weight& gate = *spec_.weights[size_t(f[2])];
+      const Weight& up = *spec_.weights[size_t(f[3])];
+      const bool quantised = spec_.buffers[size_t(f[1])].quantised;
+      const Range tiles = share(gate.tiles, chunk, chunks);
+      const Buffer& in = buffers_[size_t(f[1])];
+      const int rows = rowsOf(f[1]);
+      const int tileStep = rows > 8 ? 1 : kGatedTiles;
+      float g[kGatedRows * kLanes + 8 * kGatedTiles * kLanes], u[kGatedRows * kLanes + 8 * kGatedTiles * kLanes];
+      for (int t = tiles.begin; t < tiles.end; t += tileStep) {
+        const int count = std::min(tileStep, tiles.end - t), stride = count * kLanes;
+        for (int r = 0; r < rows; r += kGatedRows) {
+          const int n = std::min(kGatedRows, rows - r);
+          MatmulArgs args{gate.tile(t), gate.k, 0, count, in.data + in.rowBytes * size_t(r), in.rowBytes, n, g, size_t(stride), false};
+          matmul(gate, quantised)(args);
+          args.weights = up.tile(t);
+          args.out = u;
+          matmul(up, quantised)(args);
+          for (int i = 0; i < n; i++) k.siluMul(g + i * stride, u + i * stride, stride, floats(f[4], r + i) + t * kLanes);
+        }
+      }
+      break;
+    }
+    case Opcode::Rotary: {
+      const std::vector<float>& frequencies = spec_.constants[size_t(f[1])];
+      const Range r = share(pass.rows, chunk, chunks);
+      for (int i = r.begin; i < r.end; i++)
+        for (size_t j = 0; j < frequencies.size(); j++) {
+          double sine, cosine;
+          sinCos(double(pass.in.rows[size_t(i)].position) * double(frequencies[j]), sine, cosine);
+          floats(f[2], i)[j] = float(cosine * double(scalar));
+          floats(f[2], i)[frequencies.size() + j] = float(sine * double(scalar));
+        }
+      break;
+    }
+    case Opcode::Rope: {
+      const Range r = share(pass.rows, chunk, chunks);
+      for (int i = r.begin; i < r.end; i++) k.rope(floats(f[1], i), f[3], f[4], width(f[2]), f[5] != 0, floats(f[2], i));
+      break;
+    }
+    case Opcode::Store: {
+      const Range r = share(pass.rows, chunk, chunks);
+      for (int i = r.begin; i < r.end; i++)
+        spec_.cache->store(k, f[3], pass.in.rows[size_t(i)].cell, floats(f[1], i), floats(f[2], i));
+      break;
+    }
+    case Opcode::Add: {
+      const Range r = share(rowsOf(f[1]), chunk, chunks);
+      for (int i = r.begin; i < r.end; i++) k.add(floats(f[1], i), floats(f[2], i), width(f[1]), floats(f[3], i));
+      break;
+    }
+    case Opcode::Select: {
+      const Range r = share(pass.outputs, chunk, chunks);
+      for (int i = r.begin; i < r.end; i++)
+        std::memcpy(floats(f[2], i), floats(f[1], pass.outputRows[size_t(i)]), size_t(width(f[1])) * 4);
+      break;
+    }
+    case Opcode::Attend: attend(pass, f, scalar, chunk, chunks, thread); break;
+  }
+}
+
+void Program::attend(Pass& pass, const int32_t* f, float scale, int chunk, int chunks, int thread) {
+  const Cache& cache = *spec_.cache;
+  const int layer = f[3], heads = f[4], window = f[5], group = heads / cache.heads, dim = cache.headDim;
+  Scratch& scratch = scratch_[size_t(thread)];
+  const auto run = cache.half ? core_->kernels.attentionF16 : core_->kernels.attentionF32;
+
+  // One call of the kernel: rows [row, row + count) that share a table, queries [head, head + n) of one key/value head.
+  const auto call = [&](int row, int count, int kvHead, int firstHead, int numHeads) {
+    const Row& last = pass.in.rows[size_t(row + count - 1)];
+    const int blocks = last.position / kLanes + 1;
+    thread_local std::vector<const void*> pointers;
+    pointers.resize(size_t(blocks) * 2);
+    const void** keys = pointers.data();
+    const void** values = keys + blocks;
+    const int irregular = std::min(blocks, pass.paths[size_t(row + count - 1)].firstIrregular);
+    const int32_t* table = pass.table(last);
+    const int from = window > 0 ? std::max(0, pass.in.rows[size_t(row)].position - window + 1) / kLanes : 0;
+    for (int b = 0; b < blocks; b++) {
+      const int block = b >= from && b < irregular ? table[b] : 0;  // blocks before the window are never read
+      keys[b] = cache.keys(layer, block, kvHead);
+      values[b] = cache.values(layer, block, kvHead);
+    }
+    if (irregular < blocks) {
+      const size_t needed = size_t(blocks - irregular);
+      if (scratch.keyBlocks.bytes() < needed * cache.keyBlockBytes()) scratch.keyBlocks = Memory(needed * cache.keyBlockBytes());
+      if (scratch.valueBlocks.bytes() < needed * cache.valueBlockBytes()) scratch.valueBlocks = Memory(needed * cache.valueBlockBytes());
+      for (int b = irregular; b < blocks; b++) {
+        uint8_t* key = scratch.keyBlocks.data() + size_t(b - irregular) * cache.keyBlockBytes();
+        uint8_t* value = scratch.valueBlocks.data() + size_t(b - irregular) * cache.valueBlockBytes();
+        for (int t = b * kLanes; t <= std::min(last.position, b * kLanes + kLanes - 1); t++)
+          cache.gather(layer, kvHead, pass.cellOf(row, t), t % kLanes, key, value);
+        keys[b] = key;
+        values[b] = value;
+      }
+    }
+    const size_t positions = size_t(blocks) * kLanes;
+    if (scratch.floats.size() < positions * kMaxQueries) scratch.floats.resize(positions * kMaxQueries);
+    const float* queries[kMaxQueries];
+    float* outs[kMaxQueries];
+    int first[kMaxQueries], end[kMaxQueries];
+    int n = 0;
+    for (int r = row; r < row + count; r++)
+      for (int h = firstHead; h < firstHead + numHeads; h++, n++) {
+        const int position = pass.in.rows[size_t(r)].position;
+        queries[n] = floats(f[1], r) + size_t(h) * dim;
+        outs[n] = floats(f[2], r) + size_t(h) * dim;
+        end[n] = position + 1;
+        first[n] = window > 0 ? std::max(0, position + 1 - window) : 0;
+      }
+    run({dim, cache.valueStride, keys, values, n, queries, first, end, outs, scale, scratch.floats.data()});
+  };
+
+  if (chunks == pass.rows * heads && pass.rows * cache.heads < 4 * core_->pool.threads()) {
+    call(chunk / heads, 1, chunk % heads / group, chunk % heads, 1);
+    return;
+  }
+  // Pieces run key/value head by head, so that neighbouring rows of one sequence share a call.
+  const Range pieces = share(pass.rows * cache.heads, chunk, chunks);
+  const int together = std::max(1, kMaxQueries / group);
+  for (int piece = pieces.begin; piece < pieces.end;) {
+    const int kvHead = piece / pass.rows, row = piece % pass.rows;
+    const int limit = std::min({together, pieces.end - piece, pass.rows - row});
+    int count = 1;
+    const auto regular = [&](int r) {
+      const Row& x = pass.in.rows[size_t(r)];
+      return pass.paths[size_t(r)].firstIrregular > x.position / kLanes;
+    };
+    if (regular(row))
+      while (count < limit && regular(row + count) && pass.in.rows[size_t(row + count)].table == pass.in.rows[size_t(row)].table &&
+             pass.in.rows[size_t(row + count)].position == pass.in.rows[size_t(row)].position + count)
+        count++;
+    for (int h = 0; h < group; h += kMaxQueries)
+      call(row, count, kvHead, kvHead * group + h, std::min(kMaxQueries, group - h));
+    piece += count;
+  }
+}
+
+void Program::checkInput(const RunInput& in) const {
+  const auto fail = [](const std::string& what) { throw programError("run: " + what); };
+  const int tables = int(in.tableOffsets.size()) - 1;
+  if (in.rows.empty() || in.rows.size() > size_t(spec_.maxRows))
+    fail(std::to_string(in.rows.size()) + " rows, expected 1 to " + std::to_string(spec_.maxRows));
+  if (tables < 1 || in.tableOffsets.front() != 0 || size_t(in.tableOffsets.back()) != in.tables.size()) fail("bad table offsets");
+  for (int t = 0; t < tables; t++)
+    if (in.tableOffsets[size_t(t)] > in.tableOffsets[size_t(t) + 1]) fail("bad table offsets");
+  for (const int32_t block : in.tables)
+    if (block < 0 || block >= spec_.cache->blocks)
+      fail("block " + std::to_string(block) + ", expected 0 to " + std::to_string(spec_.cache->blocks - 1));
+  size_t outputs = 0;
+  for (size_t r = 0; r < in.rows.size(); r++) {
+    const Row& row = in.rows[r];
+    const std::string where = "row " + std::to_string(r) + ": ";
+    if (row.token < 0 || row.token >= spec_.vocab)
+      fail(where + "token " + std::to_string(row.token) + ", expected 0 to " + std::to_string(spec_.vocab - 1));
+    if (row.table < 0 || row.table >= tables) fail(where + "no table " + std::to_string(row.table));
+    if (row.position < 0 || row.position >= spec_.maxPosition) fail(where + "position " + std::to_string(row.position));
+    if (row.cell < 0 || row.cell >= spec_.cache->cells()) fail(where + "cell " + std::to_string(row.cell));
+    if (row.parent < -1 || row.parent >= int64_t(r)) fail(where + "parent " + std::to_string(row.parent));
+    if (row.output != 0 && row.output != 1) fail(where + "output must be 0 or 1");
+    if (row.parent >= 0) {
+      const Row& parent = in.rows[size_t(row.parent)];
+      if (parent.table != row.table || parent.position + 1 != row.position) fail(where + "its parent is not the position before it");
+    } else if (int64_t(row.position) > int64_t(in.tableOffsets[size_t(row.table) + 1] - in.tableOffsets[size_t(row.table)]) * kLanes) {
+      fail(where + "its past is longer than its table");
+    }
+    outputs += size_t(row.output);
+  }
+  if (outputs > size_t(spec_.maxOutputs)) fail(std::to_string(outputs) + " outputs, expected at most " + std::to_string(spec_.maxOutputs));
+  if (in.settings.size() != outputs || in.adjustOffsets.size() != outputs + 1 || in.adjustOffsets.front() != 0 ||
+      size_t(in.adjustOffsets.back()) != in.adjustTokens.size() || in.adjustTokens.size() != in.adjustAdd.size() ||
+      in.adjustTokens.size() != in.adjustRepetition.size())
+    fail("settings or adjustments do not fit the outputs");
+  for (size_t i = 0; i < outputs; i++)
+    if (in.adjustOffsets[i] > in.adjustOffsets[i + 1]) fail("bad adjustment offsets");
+  for (const int32_t token : in.adjustTokens)
+    if (token < 0 || token >= spec_.vocab) fail("adjusted token " + std::to_string(token));
+  for (const PickSettings& s : in.settings)
+    if (!(s.temperature == 0 || (s.temperature >= 1e-3f && s.temperature <= 1e3f)) || !(s.topP > 0) || !(s.minP >= 0 && s.minP <= 1) || s.topK < 0)
+      fail("sampling settings out of range");
+  if (in.top < 0 || in.top > 1024) fail("top is " + std::to_string(in.top) + ", expected 0 to 1024");
+}
+
+RunOutput Program::run(const RunInput& in, const std::atomic<bool>& cancelled) {
+  checkInput(in);
+  const std::lock_guard<std::mutex> one(running_);
+  const std::lock_guard<std::mutex> cacheLock(spec_.cache->busy);
+  if (++stamp_ == 0) {
+    std::fill(cellStamp_.begin(), cellStamp_.end(), 0);
+    stamp_ = 1;
+  }
+  RunOutput out;
+  Pass pass{in, int(in.rows.size()), 0, {}, {}, {}, &out, &cancelled, this, {}, {}, {}, {}};
+  for (int r = 0; r < pass.rows; r++) {
+    const Row& row = in.rows[size_t(r)];
+    uint32_t& stamp = cellStamp_[size_t(row.cell)];
+    if (stamp == stamp_) throw programError("run: row " + std::to_string(r) + ": cell " + std::to_string(row.cell) + " is written twice");
+    stamp = stamp_;
+    if (row.output) pass.outputRows.push_back(r);
+    const size_t tableLength = size_t(in.tableOffsets[size_t(row.table) + 1] - in.tableOffsets[size_t(row.table)]);
+    const size_t block = size_t(row.position) / kLanes;
+    const bool regular = block < tableLength && pass.table(row)[block] * kLanes + row.position % kLanes == row.cell;
+    const Path before = row.parent >= 0 ? pass.paths[size_t(row.parent)] : Path{row.position, std::numeric_limits<int>::max()};
+    pass.paths.push_back({before.base, regular ? before.firstIrregular : std::min(before.firstIrregular, int(block))});
+  }
+  pass.outputs = int(pass.outputRows.size());
+  const size_t outputs = size_t(pass.outputs), top = size_t(in.top);
+  out.tokens.resize(outputs);
+  out.logprobs.resize(outputs);
+  out.topTokens.resize(outputs * top);
+  out.topLogprobs.resize(outputs * top);
+
+  std::vector<int> chunks;
+  for (const std::vector<int>& stage : stages_) {
+    pass.stages.emplace_back();
+    int total = 0;
+    for (const int op : stage) {
+      pass.stages.back().push_back({op, chunksOf(op, pass.rows, pass.outputs)});
+      total += pass.stages.back().back().chunks;
+    }
+    chunks.push_back(total);
+  }
+  chunks.push_back(pass.outputs);  // the last stage: one pick a chunk
+
+  const auto work = [](void* context, int stage, int chunk, int thread) {
+    Pass& p = *static_cast<Pass*>(context);
+    try {
+      if (stage < int(p.stages.size())) {
+        for (const Part& part : p.stages[size_t(stage)]) {
+          if (chunk < part.chunks) return p.program->execute(p, part.op, chunk, part.chunks, thread);
+          chunk -= part.chunks;
+        }
+        return;
+      }
+      const RunInput& input = p.in;
+      const size_t i = size_t(chunk), begin = size_t(input.adjustOffsets[i]), best = size_t(input.top);
+      const Adjustments adjust{input.adjustOffsets[i + 1] - input.adjustOffsets[i], input.adjustTokens.data() + begin,
+                               input.adjustRepetition.data() + begin, input.adjustAdd.data() + begin};
+      const Pick picked = pick(p.program->core_->kernels, p.program->floats(p.program->spec_.logits, chunk), p.program->spec_.vocab,
+                               input.settings[i], adjust, uint32_t(input.rows[size_t(p.outputRows[i])].position) + 1, input.top,
+                               p.out->topTokens.data() + i * best, p.out->topLogprobs.data() + i * best);
+      p.out->tokens[i] = picked.token;
+      p.out->logprobs[i] = picked.logprob;
+    } catch (const std::exception& error) {
+      const std::lock_guard<std::mutex> lock(p.failure);
+      const auto* core = dynamic_cast<const CoreError*>(&error);
+      p.failureCode = core ? core->code : "ERR_RUNTIME";
+      p.failureMessage = error.what();
+      p.failed = true;
+    }
+  };
+  const auto stop = [](void* context) {
+    Pass& p = *static_cast<Pass*>(context);
+    return p.cancelled->load(std::memory_order_relaxed) || p.failed.load(std::memory_order_relaxed);
+  };
+  const auto begin = std::chrono::steady_clock::now();
+  out.finished = core_->pool.run(chunks.data(), int(chunks.size()), work, stop, &pass);
+  out.milliseconds = std::chrono::duration<double, std::milli>(std::chrono::steady_clock::now() - begin).count();
+  if (pass.failed) {
+    // Codes are string literals: give back the one that matches.
+    throw CoreError(pass.failureCode == "ERR_RUNTIME_NAN" ? "ERR_RUNTIME_NAN" : "ERR_RUNTIME", pass.failureMessage);
+  }
+  if (out.finished && in.wantLogits) {
+    out.logits.resize(outputs * size_t(spec_.vocab));
+    for (int i = 0; i < pass.outputs; i++)
+      std::memcpy(out.logits.data() + size_t(i) * size_t(spec_.vocab), floats(spec_.logits, i), size_t(spec_.vocab) * 4);
+  }
+  return out;
+}
+
+}  // namespace outrider

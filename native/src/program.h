@@ -1,0 +1,125 @@
+// A program is a list of operator records over numbered buffers, checked once when it is loaded and run on rows
+// (token, position, sequence, parent). What it means is written in TypeScript (src/models).
+#pragma once
+#include <atomic>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "cache.h"
+#include "kernels.h"
+#include "memory.h"
+#include "pool.h"
+#include "sample.h"
+#include "weight.h"
+
+namespace outrider {
+
+// Threads and an instruction set; programs share one.
+struct Core {
+  Core(int threads, const std::string& instructionSet);  // "" picks the best one of this processor
+  const Kernels& kernels;
+  Pool pool;
+};
+std::vector<std::string> instructionSets();  // usable here, best first
+
+enum class Opcode : int32_t {
+  Embed = 0,      // weight, out                               scale
+  RmsNorm = 1,    // in, constant, out (float or quantised)    epsilon
+  Quantise = 2,   // in, out
+  Matmul = 3,     // in, weight, out, accumulate
+  Gated = 4,      // in, gate weight, up weight, out           out = silu(in gate) * (in up)
+  Rotary = 5,     // constant (frequencies), out               magnitude; out: cosines, sines of position * frequency
+  Rope = 6,       // x, rotary, heads, headDim, interleaved
+  Store = 7,      // keys, values, layer
+  Attend = 8,     // queries, out, layer, heads, window (0: all)  scale
+  Add = 9,        // a, b, out
+  Select = 10,    // in, out                                    rows that want logits move to the front
+};
+constexpr int kOpcodes = 11;
+constexpr int kOpInts = 8;  // opcode and up to seven fields
+
+struct ProgramSpec {
+  struct BufferSpec {
+    int32_t quantised;  // 0: float32, 1: QuantisedRow
+    int32_t outputs;    // 0: one row per row of the pass, 1: one per wanted output
+    int32_t width;      // numbers in a row
+  };
+  std::vector<BufferSpec> buffers;
+  std::vector<int32_t> ops;    // kOpInts each
+  std::vector<float> scalars;  // one per op
+  std::vector<std::shared_ptr<Weight>> weights;
+  std::vector<std::vector<float>> constants;
+  std::shared_ptr<Cache> cache;
+  int32_t logits;  // buffer, outputs, width >= vocab
+  int32_t vocab;
+  int32_t maxRows, maxOutputs, maxPosition;
+};
+
+struct Row {
+  int32_t token;
+  int32_t table;     // which block table of the pass
+  int32_t position;  // 0 is the first token of the sequence
+  int32_t parent;    // the row before it in this pass, or -1: the table's positions up to `position` are its past
+  int32_t cell;      // where its keys and values go
+  int32_t output;    // 1: logits and a pick are wanted
+};
+constexpr int kRowInts = 6;
+
+struct RunInput {
+  std::vector<Row> rows;
+  std::vector<int32_t> tables;        // block ids, all tables one after another
+  std::vector<int32_t> tableOffsets;  // [tables + 1]
+  std::vector<PickSettings> settings; // one per output
+  std::vector<int32_t> adjustOffsets, adjustTokens;  // [outputs + 1], [adjustments]
+  std::vector<float> adjustRepetition, adjustAdd;
+  int32_t top = 0;
+  bool wantLogits = false;
+};
+
+struct RunOutput {
+  std::vector<int32_t> tokens;       // [outputs]
+  std::vector<float> logprobs;       // [outputs]
+  std::vector<int32_t> topTokens;    // [outputs * top]
+  std::vector<float> topLogprobs;
+  std::vector<float> logits;         // [outputs * vocab] if wanted
+  double milliseconds = 0;
+  bool finished = false;             // false: cancelled
+};
+
+class Program {
+ public:
+  Program(std::shared_ptr<Core>, ProgramSpec);  // throws CoreError, naming the operator
+  RunOutput run(const RunInput&, const std::atomic<bool>& cancelled);
+
+ private:
+  struct Part { int op; int chunks; };  // one operator's share of a stage
+  struct Buffer { uint8_t* data; size_t rowBytes; };
+  struct Path;  // per row: where its own past lies
+  struct Pass;
+  struct Scratch { std::vector<float> floats; Memory keyBlocks, valueBlocks; };
+
+  void checkOps();
+  void checkInput(const RunInput&) const;
+  void findStages();
+  int chunksOf(int op, int rows, int outputs) const;
+  void execute(Pass&, int op, int chunk, int chunks, int thread);
+  void attend(Pass&, const int32_t* f, float scale, int chunk, int chunks, int thread);
+  const int32_t* fields(int op) const { return &spec_.ops[size_t(op) * kOpInts]; }
+  float* floats(int buffer, int row) const {
+    return reinterpret_cast<float*>(buffers_[size_t(buffer)].data + buffers_[size_t(buffer)].rowBytes * size_t(row));
+  }
+  uint8_t* bytes(int buffer, int row) const { return buffers_[size_t(buffer)].data + buffers_[size_t(buffer)].rowBytes * size_t(row); }
+
+  std::shared_ptr<Core> core_;
+  ProgramSpec spec_;
+  Memory memory_;
+  std::vector<Buffer> buffers_;
+  std::vector<std::vector<int>> stages_;  // ops that may run side by side
+  std::vector<Scratch> scratch_;          // one per thread
+  std::vector<uint32_t> cellStamp_;       // run in which a cell was last written, to refuse two rows in one cell
+  uint32_t stamp_ = 0;
+  std::mutex running_;
+};
+
+}  // namespace outrider

@@ -1,0 +1,134 @@
+#include "sample.h"
+
+#include <algorithm>
+#include <cmath>
+#include <vector>
+
+#include "error.h"
+#include "numbers.h"
+
+namespace outrider {
+namespace {
+
+struct Candidate {
+  float logit;
+  int token;
+};
+bool better(const Candidate& a, const Candidate& b) {
+  return a.logit != b.logit ? a.logit > b.logit : a.token < b.token;
+}
+
+// The `count` best tokens in order. A scan that skips whatever cannot enter the list keeps it at memory speed.
+std::vector<Candidate> best(const Kernels& kernels, const float* logits, int vocab, int count) {
+  std::vector<Candidate> heap;  // the worst of the best on top
+  count = std::min(count, vocab);
+  heap.reserve(size_t(count));
+  int i = 0;
+  for (; i < count; i++) heap.push_back({logits[i], i});
+  std::make_heap(heap.begin(), heap.end(), better);
+  while ((i = kernels.firstAbove(logits, i, vocab, heap.front().logit)) < vocab) {
+    std::pop_heap(heap.begin(), heap.end(), better);
+    heap.back() = {logits[i], i};
+    std::push_heap(heap.begin(), heap.end(), better);
+    i++;
+  }
+  std::sort(heap.begin(), heap.end(), better);
+  return heap;
+}
+
+// All tokens with a logit of at least `bound`, best first.
+std::vector<Candidate> above(const Kernels& kernels, const float* logits, int vocab, float bound) {
+  std::vector<Candidate> found;
+  const float below = std::nextafter(bound, -__builtin_inff());
+  for (int i = 0; (i = kernels.firstAbove(logits, i, vocab, below)) < vocab; i++) found.push_back({logits[i], i});
+  std::sort(found.begin(), found.end(), better);
+  return found;
+}
+
+// The smallest set of best tokens whose share of the whole mass is topP, from tokens in order; 0: more are needed.
+size_t nucleus(const std::vector<Candidate>& sorted, float m, float inverse, double wanted) {
+  double mass = 0;
+  for (size_t i = 0; i < sorted.size(); i++) {
+    mass += exp16((sorted[i].logit - m) * inverse);
+    if (mass >= wanted) return i + 1;
+  }
+  return 0;
+}
+
+int draw(const Kernels& kernels, const float* logits, int vocab, const PickSettings& s, uint32_t position, float m) {
+  const float inverse = 1.0f / s.temperature;
+  const uint64_t key = noiseKey(s.seed, position);
+  const bool truncatesK = s.topK > 0 && s.topK < vocab, truncatesP = s.topP < 1.0f;
+  if (!truncatesK && !truncatesP && !(s.minP > 0)) return kernels.gumbelArgmax(logits, vocab, m, inverse, key);
+
+  std::vector<Candidate> candidates;
+  if (truncatesK) {
+    candidates = best(kernels, logits, vocab, s.topK);
+    if (truncatesP) {
+      double mass = 0;
+      for (const Candidate& c : candidates) mass += exp16((c.logit - m) * inverse);
+      if (const size_t n = nucleus(candidates, m, inverse, double(s.topP) * mass)) candidates.resize(n);
+    }
+  } else if (truncatesP) {
+    const double wanted = double(s.topP) * kernels.sumExp(logits, vocab, m, inverse);
+    for (float depth = 4.0f;; depth *= 2) {
+      candidates = above(kernels, logits, vocab, m - depth * s.temperature);
+      const size_t n = nucleus(candidates, m, inverse, wanted);
+      if (n) candidates.resize(n);
+      if (n || int(candidates.size()) == vocab || depth > 256.0f) break;
+    }
+  } else {
+    candidates = above(kernels, logits, vocab, m - s.temperature * 100.0f);
+  }
+  int token = candidates.front().token;
+  float bestValue = -__builtin_inff();
+  for (const Candidate& c : candidates) {
+    const float z = (c.logit - m) * inverse;
+    if (s.minP > 0 && exp16(z) < s.minP) break;
+    const float value = z + gumbel(key, uint32_t(c.token));
+    if (value > bestValue || (value == bestValue && c.token < token)) { bestValue = value; token = c.token; }
+  }
+  return token;
+}
+
+int argmax(const Kernels& kernels, const float* logits, int vocab, float m) {
+  const int i = kernels.firstAbove(logits, 0, vocab, std::nextafter(m, -__builtin_inff()));
+  return i < vocab ? i : 0;
+}
+
+float checkedMaximum(const Kernels& kernels, const float* logits, int vocab, uint32_t position) {
+  const float m = kernels.maximum(logits, vocab);
+  if (!(std::fabs(m) <= 3.4e38f))
+    throw CoreError("ERR_RUNTIME_NAN", "the logits for position " + std::to_string(position) +
+                                           " are not finite: the weights hold NaN or infinity, or the model is not supported");
+  return m;
+}
+
+}  // namespace
+
+Pick pick(const Kernels& kernels, float* logits, int vocab, const PickSettings& s, const Adjustments& adjust,
+          uint32_t position, int top, int32_t* topTokens, float* topLogprobs) {
+  const float m = checkedMaximum(kernels, logits, vocab, position);
+  const float logZ = log16(kernels.sumExp(logits, vocab, m, 1.0f));
+  if (top > 0) {
+    const std::vector<Candidate> list = best(kernels, logits, vocab, top);
+    for (int i = 0; i < top; i++) {
+      const bool exists = i < int(list.size());
+      topTokens[i] = exists ? list[size_t(i)].token : -1;
+      topLogprobs[i] = exists ? (list[size_t(i)].logit - m) - logZ : -__builtin_inff();
+    }
+  }
+  std::vector<float> raw(static_cast<size_t>(adjust.count));
+  for (int i = 0; i < adjust.count; i++) {
+    float& l = logits[adjust.tokens[i]];
+    raw[size_t(i)] = l;
+    l = (l > 0 ? l / adjust.repetition[i] : l * adjust.repetition[i]) + adjust.add[i];
+  }
+  const float adjusted = adjust.count ? checkedMaximum(kernels, logits, vocab, position) : m;
+  const int token = s.temperature > 0 ? draw(kernels, logits, vocab, s, position, adjusted)
+                                      : argmax(kernels, logits, vocab, adjusted);
+  for (int i = adjust.count; i-- > 0;) logits[adjust.tokens[i]] = raw[size_t(i)];
+  return {token, (logits[token] - m) - logZ};
+}
+
+}  // namespace outrider

@@ -1,0 +1,294 @@
+import { OutriderError } from "../errors.js";
+import { blockSize } from "../runtime/kv-cache.js";
+import type { NativePass } from "../runtime/native.js";
+import type { BlockPool } from "./block-table.js";
+import { type Engine, maxStep } from "./engine.js";
+import { type Adjustment, adjustments, adjusts, type Sampling } from "./sampling.js";
+import type { Sequence, StepOptions, StepResult } from "./sequence.js";
+
+interface Pending {
+  readonly tokens: readonly number[];
+  readonly parents: readonly number[];
+  readonly cells: readonly number[];
+  readonly scratch: readonly number[]; // blocks for nodes off the main chain
+}
+
+/** A sequence in the engine's cache: a table of blocks of 16 positions, the last one partly filled. */
+export class CachedSequence implements Sequence {
+  readonly maxStep = maxStep;
+  readonly #engine: Engine;
+  readonly #blocks: BlockPool;
+  #table: number[];
+  #tokens: number[];
+  #pending: Pending | undefined;
+  #running = false;
+  #open = true;
+
+  /** `table` holds the blocks of `tokens`, one use of each handed over. */
+  constructor(
+    engine: Engine,
+    blocks: BlockPool,
+    tokens: readonly number[] = [],
+    table: readonly number[] = [],
+  ) {
+    this.#engine = engine;
+    this.#blocks = blocks;
+    this.#tokens = [...tokens];
+    this.#table = [...table];
+  }
+
+  get tokens(): readonly number[] {
+    return this.#tokens;
+  }
+
+  get context(): number {
+    return this.#engine.context;
+  }
+
+  async prefill(tokens: readonly number[], signal?: AbortSignal): Promise<void> {
+    this.#check(tokens.length);
+    for (let at = 0; at < tokens.length; at += this.#engine.prefillChunk) {
+      const chunk = tokens.slice(at, at + this.#engine.prefillChunk);
+      const parents = chainParents(chunk.length);
+      await this.#exclusive(async () => {
+        const cells = this.#place(chunk, parents).cells;
+        await this.#engine.run(() => this.#pass(chunk, parents, cells), signal);
+        this.#tokens.push(...chunk);
+      });
+    }
+  }
+
+  async step(tokens: readonly number[], options: StepOptions): Promise<StepResult> {
+    this.#check(tokens.length);
+    if (tokens.length === 0 || tokens.length > maxStep)
+      throw new OutriderError("ERR_BAD_REQUEST", `a step takes 1 to ${maxStep} tokens, not ${tokens.length}`);
+    const parents = options.parents ?? chainParents(tokens.length);
+    return this.#exclusive(async () => {
+      const { cells, scratch } = this.#place(tokens, parents);
+      try {
+        const result = await this.#engine.run(
+          () => this.#pass(tokens, parents, cells, options),
+          options.signal,
+        );
+        this.#pending = { tokens: [...tokens], parents, cells, scratch };
+        return {
+          picks: result.tokens,
+          logprobs: result.logprobs,
+          topTokens: result.topTokens,
+          topLogprobs: result.topLogprobs,
+          logits: result.logits,
+          coreMs: result.milliseconds,
+        };
+      } catch (error) {
+        for (const block of scratch) this.#blocks.release(block);
+        throw error;
+      }
+    });
+  }
+
+  keep(path: readonly number[]): void {
+    const pending = this.#pending;
+    if (!pending) throw new OutriderError("ERR_BAD_REQUEST", "keep: no step is pending");
+    path.forEach((row, i) => {
+      if (pending.parents[row] !== (i === 0 ? -1 : path[i - 1]))
+        throw new OutriderError(
+          "ERR_BAD_REQUEST",
+          `keep: token ${row} does not follow the one before it in the path`,
+        );
+    });
+    const from: number[] = [];
+    const to: number[] = [];
+    path.forEach((row, i) => {
+      const home = this.#cell(this.#tokens.length + i);
+      if (pending.cells[row] !== home) {
+        from.push(pending.cells[row]!);
+        to.push(home);
+      }
+    });
+    this.#engine.copyCells(from, to);
+    for (const row of path) this.#tokens.push(pending.tokens[row]!);
+    for (const block of pending.scratch) this.#blocks.release(block);
+    this.#pending = undefined;
+    this.#trim();
+  }
+
+  truncate(length: number): void {
+    this.#check(0);
+    if (!Number.isInteger(length) || length < 0 || length > this.#tokens.length)
+      throw new OutriderError("ERR_BAD_REQUEST", `truncate: ${length}, expected 0 to ${this.#tokens.length}`);
+    this.#tokens.length = length;
+    this.#trim();
+  }
+
+  fork(length = this.#tokens.length): Sequence {
+    this.#check(0);
+    if (!Number.isInteger(length) || length < 0 || length > this.#tokens.length)
+      throw new OutriderError("ERR_BAD_REQUEST", `fork: ${length}, expected 0 to ${this.#tokens.length}`);
+    const table = this.#table.slice(0, Math.ceil(length / blockSize));
+    for (const block of table) this.#blocks.share(block);
+    return new CachedSequence(this.#engine, this.#blocks, this.#tokens.slice(0, length), table);
+  }
+
+  [Symbol.dispose](): void {
+    if (!this.#open) return;
+    if (this.#running)
+      throw new OutriderError("ERR_BAD_REQUEST", "a sequence was disposed of while a pass runs on it");
+    if (this.#pending) this.keep([]);
+    this.#open = false;
+    this.#engine.retire(this);
+  }
+
+  /** @internal The first `length` positions, for a new owner. */
+  revive(length: number): Sequence {
+    this.#tokens.length = length;
+    this.#trim();
+    const next = new CachedSequence(this.#engine, this.#blocks, this.#tokens, this.#table);
+    this.#table = [];
+    return next;
+  }
+
+  /** @internal Gives the blocks back. */
+  free(): void {
+    for (const block of this.#table) this.#blocks.release(block);
+    this.#table = [];
+    this.#tokens = [];
+  }
+
+  #check(more: number): void {
+    if (!this.#open)
+      throw new OutriderError("ERR_DISPOSED", "the sequence was used after it was disposed of");
+    if (this.#running) throw new OutriderError("ERR_BAD_REQUEST", "two calls on one sequence overlap");
+    if (this.#pending) throw new OutriderError("ERR_BAD_REQUEST", "keep must follow a step");
+    if (this.#tokens.length + more > this.context)
+      throw new OutriderError(
+        "ERR_CONTEXT",
+        `${this.#tokens.length + more} tokens do not fit the context of ${this.context}`,
+      );
+  }
+
+  async #exclusive<T>(body: () => Promise<T>): Promise<T> {
+    this.#running = true;
+    try {
+      return await body();
+    } finally {
+      this.#running = false;
+    }
+  }
+
+  #cell(position: number): number {
+    return this.#table[Math.floor(position / blockSize)]! * blockSize + (position % blockSize);
+  }
+
+  /**
+   * A cell for each new token. The first token at a depth gets the position's own cell, so a chain needs no copying
+   * afterwards; its siblings get cells of scratch blocks.
+   */
+  #place(tokens: readonly number[], parents: readonly number[]): { cells: number[]; scratch: number[] } {
+    const base = this.#tokens.length;
+    const depths: number[] = [];
+    for (const [i, parent] of parents.entries()) {
+      if (parent < -1 || parent >= i || !Number.isInteger(parent))
+        throw new OutriderError("ERR_BAD_REQUEST", `parent ${parent} of token ${i} does not stand before it`);
+      depths.push(parent < 0 ? 0 : depths[parent]! + 1);
+    }
+    if (parents.length !== tokens.length)
+      throw new OutriderError("ERR_BAD_REQUEST", `${tokens.length} tokens with ${parents.length} parents`);
+    const length = base + Math.max(...depths) + 1;
+    const siblings = tokens.length - new Set(depths).size;
+    const wanted = Math.ceil(length / blockSize) - this.#table.length + Math.ceil(siblings / blockSize) + 1;
+    this.#engine.reserve(wanted);
+    this.#own(base);
+    while (this.#table.length * blockSize < length) this.#table.push(this.#blocks.take());
+    const scratch = Array.from({ length: Math.ceil(siblings / blockSize) }, () => this.#blocks.take());
+    const taken = new Set<number>();
+    let spare = 0;
+    const cells = depths.map((depth) => {
+      if (!taken.has(depth)) {
+        taken.add(depth);
+        return this.#cell(base + depth);
+      }
+      const cell = scratch[Math.floor(spare / blockSize)]! * blockSize + (spare % blockSize);
+      spare++;
+      return cell;
+    });
+    return { cells, scratch };
+  }
+
+  /** The block that the next position falls into must not be shared when it is written. */
+  #own(position: number): void {
+    const index = Math.floor(position / blockSize);
+    const block = this.#table[index];
+    if (block === undefined || !this.#blocks.isShared(block)) return;
+    const copy = this.#blocks.take();
+    const lanes = Array.from({ length: position % blockSize }, (_, lane) => lane);
+    this.#engine.copyCells(
+      lanes.map((lane) => block * blockSize + lane),
+      lanes.map((lane) => copy * blockSize + lane),
+    );
+    this.#blocks.release(block);
+    this.#table[index] = copy;
+  }
+
+  #trim(): void {
+    const needed = Math.ceil(this.#tokens.length / blockSize);
+    while (this.#table.length > needed) this.#blocks.release(this.#table.pop()!);
+  }
+
+  #pass(
+    tokens: readonly number[],
+    parents: readonly number[],
+    cells: readonly number[],
+    step?: StepOptions,
+  ): NativePass {
+    const base = this.#tokens.length;
+    const rows = new Int32Array(tokens.length * 6);
+    for (let i = 0; i < tokens.length; i++) {
+      const parent = parents[i]!;
+      const position = parent < 0 ? base : rows[parent * 6 + 2]! + 1;
+      rows.set([tokens[i]!, 0, position, parent, cells[i]!, step ? 1 : 0], i * 6);
+    }
+    const outputs = step ? tokens.length : 0;
+    return {
+      rows,
+      tables: Int32Array.from(this.#table),
+      tableOffsets: Int32Array.of(0, this.#table.length),
+      settings: step ? repeatSettings(step.sampling, outputs) : new Float64Array(0),
+      ...this.#adjustments(step?.sampling, tokens, parents, outputs),
+      top: step?.top ?? 0,
+      wantLogits: step?.logits ?? false,
+    };
+  }
+
+  #adjustments(
+    sampling: Sampling | undefined,
+    tokens: readonly number[],
+    parents: readonly number[],
+    outputs: number,
+  ) {
+    const offsets = new Int32Array(outputs + 1);
+    const lists: [number, Adjustment][] = [];
+    if (sampling && adjusts(sampling))
+      for (let i = 0; i < outputs; i++) {
+        const path: number[] = [];
+        for (let row = i; row >= 0; row = parents[row]!) path.unshift(tokens[row]!);
+        lists.push(...adjustments(sampling, [...this.#tokens, ...path]));
+        offsets[i + 1] = lists.length;
+      }
+    return {
+      adjustOffsets: offsets,
+      adjustTokens: Int32Array.from(lists, ([token]) => token),
+      adjustRepetition: Float32Array.from(lists, ([, a]) => a.repetition),
+      adjustAdd: Float32Array.from(lists, ([, a]) => a.add),
+    };
+  }
+}
+
+function chainParents(length: number): number[] {
+  return Array.from({ length }, (_, i) => i - 1);
+}
+
+function repeatSettings(s: Sampling, outputs: number): Float64Array {
+  const settings = new Float64Array(outputs * 5);
+  for (let i = 0; i < outputs; i++) settings.set([s.temperature, s.topK, s.topP, s.minP, s.seed], i * 5);
+  return settings;
+}

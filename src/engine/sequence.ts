@@ -1,0 +1,61 @@
+import type { Sampling } from "./sampling.js";
+
+/** What one pass asks of the engine, beside the tokens themselves. */
+export interface StepOptions {
+  /**
+   * For each token of the pass the index, in the pass, of the token before it; -1: it follows the sequence's last
+   * cached token. Parents stand before their children. Default: a chain, `[-1, 0, 1, …]`.
+   */
+  readonly parents?: readonly number[];
+  readonly sampling: Sampling;
+  /** Give the `top` best tokens of every row with their log-probabilities too; 0 (default) to 64. */
+  readonly top?: number;
+  /** Give every row's logits too (a copy of vocab numbers each). */
+  readonly logits?: boolean;
+  readonly signal?: AbortSignal | undefined;
+}
+
+/** Row i speaks of the token that follows token i of the pass. Fresh arrays, the caller's to keep. */
+export interface StepResult {
+  /** [n] the token ids that the sampler draws (temperature 0: the arg-max, ties to the lowest id). */
+  readonly picks: Int32Array;
+  /** [n] natural log-probability of each pick under the model's own distribution, before temperature and penalties. */
+  readonly logprobs: Float32Array;
+  /** [n × top] best first, ties to the lowest id. */
+  readonly topTokens: Int32Array;
+  /** [n × top] */
+  readonly topLogprobs: Float32Array;
+  /** [n × vocab] where asked for, else empty. */
+  readonly logits?: Float32Array;
+  /** Milliseconds inside the native core. */
+  readonly coreMs: number;
+}
+
+/**
+ * One text's place in the key/value cache. Invariant while decoding: the cache holds all tokens of the text but the
+ * last. Calls on one sequence must not overlap.
+ */
+export interface Sequence extends Disposable {
+  /** Token ids whose keys and values are in the cache, by position; its length is the next pass's first position. */
+  readonly tokens: readonly number[];
+  /** Most positions that this sequence may hold. */
+  readonly context: number;
+  /** Most tokens that one `step` may take. */
+  readonly maxStep: number;
+  /** Appends tokens without asking for picks, in chunks; what was appended before an abort stays. */
+  prefill(tokens: readonly number[], signal?: AbortSignal): Promise<void>;
+  /**
+   * One pass over tokens that follow the cached ones. Afterwards the pass's tokens are pending: `keep` must say which
+   * of them stay before the next call.
+   */
+  step(tokens: readonly number[], options: StepOptions): Promise<StepResult>;
+  /**
+   * Keeps the path of pass tokens given by their indices (each the child of the one before), drops the others.
+   * `keep([])` drops all.
+   */
+  keep(path: readonly number[]): void;
+  /** Forgets all positions from `length` on. */
+  truncate(length: number): void;
+  /** A second sequence that shares this one's first `length` positions without copying them. */
+  fork(length?: number): Sequence;
+}

@@ -1,0 +1,18 @@
+import { OutriderError, quote } from "../errors.js";
+import type { Architecture } from "./architecture.js";
+import { llama } from "./llama.js";
+
+/** Every architecture that Outrider runs. */
+export const architectures = [llama] as const satisfies readonly Architecture[];
+
+/** The architecture of that name; an unknown one is `ERR_MODEL_UNSUPPORTED`, never a guess. */
+export function findArchitecture(name: unknown, file: string): Architecture {
+  const found: Architecture | undefined = architectures.find((a) => a.name === name);
+  if (found) return found;
+  const stated = typeof name === "string" ? quote(name) : "missing";
+  throw new OutriderError(
+    typeof name === "string" ? "ERR_MODEL_UNSUPPORTED" : "ERR_MODEL_FORMAT",
+    `${file}: general.architecture is ${stated}. Supported: ${architectures.map((a) => a.name).join(", ")}. ` +
+      'Adding one: CONTRIBUTING.md, "A new architecture".',
+  );
+}

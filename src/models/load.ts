@@ -1,0 +1,142 @@
+import { OutriderError } from "../errors.js";
+import { KvCache } from "../runtime/kv-cache.js";
+import { isWeightType, type Weight } from "../runtime/weight.js";
+import type { GgufFile, TensorInfo } from "../weights/gguf.js";
+import { packMatrix, readVector } from "../weights/pack.js";
+import type { Architecture, ModelConfig, ModelWeights, TensorSpec } from "./architecture.js";
+import { findArchitecture } from "./architectures.js";
+import { Metadata } from "./metadata.js";
+
+/** A model whose file was checked, before any of its data was read. */
+export interface ModelPlan {
+  readonly architecture: Architecture;
+  readonly config: ModelConfig;
+  /** The tensors that the architecture uses, by name. */
+  readonly tensors: ReadonlyMap<string, TensorInfo>;
+  /** Bytes of these tensors in the file. */
+  readonly bytes: number;
+}
+
+/** Finds the architecture and checks that each tensor it needs is there in the right shape and a known type. */
+export function planModel(file: GgufFile): ModelPlan {
+  const architecture = findArchitecture(file.metadata.get("general.architecture"), file.path);
+  const config = architecture.config(new Metadata(file.metadata, file.path, architecture.name));
+  const tensors = new Map<string, TensorInfo>();
+  let bytes = 0;
+  for (const spec of architecture.tensors(config)) {
+    const tensor = file.tensors.get(spec.name);
+    if (!tensor) {
+      if (spec.optional) continue;
+      throw new OutriderError(
+        "ERR_MODEL_FORMAT",
+        `${file.path}: tensor ${spec.name} is missing, expected ${shapeText(spec.shape)}`,
+      );
+    }
+    checkTensor(file.path, tensor, spec);
+    tensors.set(spec.name, tensor);
+    bytes += tensor.bytes;
+  }
+  const unused = [...file.tensors.keys()].filter((name) => !tensors.has(name));
+  if (unused.length > 0)
+    throw new OutriderError(
+      "ERR_MODEL_UNSUPPORTED",
+      `${file.path}: ${unused.length} tensors are not part of architecture ${architecture.name}, the first is ` +
+        `${unused[0]}: the file needs something that this architecture does not have`,
+    );
+  return { architecture, config, tensors, bytes };
+}
+
+function checkTensor(file: string, tensor: TensorInfo, spec: TensorSpec): void {
+  const found =
+    spec.shape.length === 1 && tensor.rows === 1 ? [tensor.columns] : [tensor.rows, tensor.columns];
+  if (found.length !== spec.shape.length || found.some((n, i) => n !== spec.shape[i]))
+    throw new OutriderError(
+      "ERR_MODEL_FORMAT",
+      `${file}: tensor ${tensor.name} is ${shapeText(found)}, expected ${shapeText(spec.shape)} from the configuration`,
+    );
+  if (!isWeightType(tensor.type))
+    throw new OutriderError(
+      "ERR_MODEL_UNSUPPORTED",
+      `${file}: tensor ${tensor.name} has weight type ${tensor.type}, which is not supported`,
+    );
+}
+
+const shapeText = (shape: readonly number[]) => `[${shape.join(", ")}]`;
+
+/** All weights of a model in the core, with one owner. */
+export class LoadedWeights implements ModelWeights, Disposable {
+  readonly #matrices = new Map<string, Weight>();
+  readonly #vectors = new Map<string, Float32Array>();
+
+  /**
+   * Streams the plan's tensors into the core, two at a time so that reading and packing overlap. `onProgress` hears
+   * the bytes done so far. Nothing stays behind when it throws.
+   */
+  static async load(
+    file: GgufFile,
+    plan: ModelPlan,
+    onProgress?: (done: number, total: number) => void,
+  ): Promise<LoadedWeights> {
+    const weights = new LoadedWeights();
+    let done = 0;
+    const count = (bytes: number) => {
+      done += bytes;
+      onProgress?.(done, plan.bytes);
+    };
+    const specs = new Map(plan.architecture.tensors(plan.config).map((s) => [s.name, s]));
+    const queue = [...plan.tensors.values()].sort((a, b) => a.offset - b.offset).reverse();
+    const worker = async () => {
+      for (let tensor = queue.pop(); tensor; tensor = queue.pop()) {
+        if (specs.get(tensor.name)?.shape.length === 1)
+          weights.#vectors.set(tensor.name, await readVector(file, tensor, count));
+        else weights.#matrices.set(tensor.name, await packMatrix(file, tensor, count));
+      }
+    };
+    const results = await Promise.allSettled([worker(), worker()]);
+    const failed = results.find((r) => r.status === "rejected");
+    if (failed) {
+      weights[Symbol.dispose]();
+      throw failed.reason;
+    }
+    return weights;
+  }
+
+  optionalMatrix(name: string): Weight | undefined {
+    return this.#matrices.get(name);
+  }
+  optionalVector(name: string): Float32Array | undefined {
+    return this.#vectors.get(name);
+  }
+  matrix(name: string): Weight {
+    return this.#matrices.get(name) ?? missing(name);
+  }
+  vector(name: string): Float32Array {
+    return this.#vectors.get(name) ?? missing(name);
+  }
+
+  [Symbol.dispose](): void {
+    for (const weight of this.#matrices.values()) weight[Symbol.dispose]();
+    this.#matrices.clear();
+    this.#vectors.clear();
+  }
+}
+
+function missing(name: string): never {
+  throw new OutriderError(
+    "ERR_PROGRAM",
+    `weight ${name} is used by the architecture's program but not in its tensor table`,
+  );
+}
+
+/** Bytes that a model takes in memory: packed weights, and keys and values for `context` positions. */
+export function memoryNeeded(
+  plan: ModelPlan,
+  context: number,
+  precision: "f16" | "f32",
+): { weights: number; cache: number } {
+  const { layers, numKvHeads, headDim } = plan.config;
+  return {
+    weights: plan.bytes,
+    cache: context * KvCache.bytesPerPosition(layers, numKvHeads, headDim, precision),
+  };
+}

@@ -1,0 +1,18 @@
+import { availableParallelism } from "node:os";
+import { native, Owned } from "./native.js";
+
+export type InstructionSet = "avx512" | "avx2" | "scalar";
+
+/** Threads and an instruction set. The results do not depend on either. */
+export class Core extends Owned {
+  constructor(
+    /** 1 to 64; default: one a processor core, at most 8. */
+    readonly threads: number = Math.min(8, availableParallelism()),
+    readonly instructionSet?: InstructionSet,
+  ) {
+    super(
+      native((core) => core.createCore(threads, instructionSet ?? "")),
+      "core",
+    );
+  }
+}

@@ -1,0 +1,134 @@
+import { createRequire } from "node:module";
+import path from "node:path";
+import { fileURLToPath } from "node:url";
+import { type ErrorCode, OutriderError } from "../errors.js";
+
+/** An object that lives in the native core. It is released by `close`, at the latest by the garbage collector. */
+export type Handle = { readonly __handle: unique symbol };
+
+/** A program as the core takes it; `native/src/program.h` says what the numbers mean. */
+export interface NativeProgramSpec {
+  /** Three numbers a buffer: quantised, one row per output, width. */
+  buffers: Int32Array;
+  /** Eight numbers an operator: opcode and fields. */
+  ops: Int32Array;
+  scalars: Float32Array;
+  weights: Handle[];
+  constants: Float32Array[];
+  cache: Handle;
+  logits: number;
+  vocab: number;
+  maxRows: number;
+  maxOutputs: number;
+  maxPosition: number;
+}
+
+export interface NativePass {
+  /** Six numbers a row: token, table, position, parent (-1: none in this pass), cell, wants output. */
+  rows: Int32Array;
+  tables: Int32Array;
+  tableOffsets: Int32Array;
+  /** Five numbers an output: temperature, top-k, top-p, min-p, seed. */
+  settings: Float64Array;
+  adjustOffsets: Int32Array;
+  adjustTokens: Int32Array;
+  adjustRepetition: Float32Array;
+  adjustAdd: Float32Array;
+  top: number;
+  wantLogits: boolean;
+}
+
+export interface NativeResult {
+  finished: boolean;
+  milliseconds: number;
+  tokens: Int32Array;
+  logprobs: Float32Array;
+  topTokens: Int32Array;
+  topLogprobs: Float32Array;
+  logits: Float32Array;
+}
+
+interface Addon {
+  info(): { sourceHash: string; instructionSets: string[]; liveBytes: number; liveBlocks: number };
+  createCore(threads: number, instructionSet: string): Handle;
+  createWeight(type: number, rows: number, columns: number): Handle;
+  packWeight(weight: Handle, bytes: Uint8Array, firstRow: number): Promise<void>;
+  unpackRow(weight: Handle, row: number): Float32Array;
+  createCache(layers: number, heads: number, headDim: number, blocks: number, half: boolean): Handle;
+  copyCells(cache: Handle, from: Int32Array, to: Int32Array): void;
+  createProgram(core: Handle, spec: NativeProgramSpec): Handle;
+  createCancel(): Handle;
+  cancel(cancel: Handle): void;
+  run(program: Handle, pass: NativePass, cancel: Handle): Promise<NativeResult>;
+  close(handle: Handle): void;
+}
+
+let loaded: Addon | undefined;
+
+/** The native core, loaded at first use. Throws `ERR_PLATFORM` where no build fits this machine. */
+export function addon(): Addon {
+  loaded ??= load();
+  return loaded;
+}
+
+function load(): Addon {
+  const folder = path.resolve(path.dirname(fileURLToPath(import.meta.url)), "../../native/prebuilt");
+  const file =
+    process.env.OUTRIDER_NATIVE ?? path.join(folder, `outrider.${process.platform}-${process.arch}.node`);
+  try {
+    return createRequire(import.meta.url)(file) as Addon;
+  } catch (cause) {
+    throw new OutriderError(
+      "ERR_PLATFORM",
+      `the native core for ${process.platform}-${process.arch} could not be loaded from ${file}. ` +
+        "Built so far: linux-x64 with glibc 2.31 or newer. " +
+        "OUTRIDER_NATIVE=FILE names a core that you built yourself (npm run native). " +
+        `Cause: ${cause instanceof Error ? cause.message.split("\n")[0] : String(cause)}`,
+      { cause },
+    );
+  }
+}
+
+/** Errors of the core carry a code of ours; this gives them our class. */
+export function translate(error: unknown): unknown {
+  if (error instanceof OutriderError || !(error instanceof Error)) return error;
+  const code = (error as { code?: unknown }).code;
+  if (typeof code !== "string" || !code.startsWith("ERR_")) return error;
+  return new OutriderError(code as ErrorCode, error.message, { cause: error });
+}
+
+/** Runs a call into the core; what it refuses becomes an `OutriderError`. */
+export function native<T>(call: (core: Addon) => T): T {
+  try {
+    return call(addon());
+  } catch (error) {
+    throw translate(error);
+  }
+}
+
+/** One owner of one native object. Use after release is `ERR_DISPOSED`, a second release is harmless. */
+export class Owned implements Disposable {
+  #handle: Handle | undefined;
+  readonly #label: string;
+
+  constructor(handle: Handle, label: string) {
+    this.#handle = handle;
+    this.#label = label;
+  }
+
+  get handle(): Handle {
+    if (!this.#handle) throw new OutriderError("ERR_DISPOSED", `${this.#label} was used after it was closed`);
+    return this.#handle;
+  }
+
+  [Symbol.dispose](): void {
+    const handle = this.#handle;
+    this.#handle = undefined;
+    if (handle) addon().close(handle);
+  }
+}
+
+/** What the core holds now and what this processor can run. */
+export function coreInfo() {
+  return native((core) => core.info());
+}

@@ -1,0 +1,348 @@
+import { OutriderError } from "../errors.js";
+import type { Core } from "./core.js";
+import type { KvCache } from "./kv-cache.js";
+import {
+  type NativePass,
+  type NativeProgramSpec,
+  type NativeResult,
+  native,
+  Owned,
+  translate,
+} from "./native.js";
+import type { Weight } from "./weight.js";
+
+/** A value of the program: one row per row of the pass, or one per wanted output. */
+export interface Tensor {
+  readonly label: string;
+  readonly width: number;
+  readonly perOutput: boolean;
+  /** 8-bit rows with a scale per 32 numbers, as products with quantised weights read them. */
+  readonly quantised?: boolean;
+}
+
+const opcodes = {
+  embed: 0,
+  rmsNorm: 1,
+  quantise: 2,
+  matmul: 3,
+  gated: 4,
+  rotary: 5,
+  rope: 6,
+  store: 7,
+  attend: 8,
+  add: 9,
+  select: 10,
+} as const;
+const opInts = 8;
+
+interface Operation {
+  readonly kind: keyof typeof opcodes;
+  readonly inputs: readonly Tensor[];
+  output: Tensor | undefined;
+  /** Fields after the opcode; tensors and weights are resolved to numbers when the program is finished. */
+  readonly fields: readonly (Tensor | Weight | Float32Array | number)[];
+  readonly scalar: number;
+  /** The output takes the place of this input, which is not used again. */
+  inPlace?: Tensor;
+  accumulate?: boolean;
+}
+
+export interface ProgramOptions {
+  readonly vocab: number;
+  /** Most rows of a pass; every intermediate value has room for them. */
+  readonly maxRows: number;
+  /** Most rows of a pass whose logits may be wanted. */
+  readonly maxOutputs: number;
+  /** Positions run from 0 to one less. */
+  readonly maxPosition: number;
+  /** Keep activations in float32 before products with quantised weights (slower, for comparison). */
+  readonly precise: boolean;
+}
+
+/**
+ * Writes a program down as equations. Each method returns a new value; nothing runs until `finish` has handed the
+ * operators to the core. Wrong shapes are `ERR_PROGRAM` naming the operator and both sides.
+ */
+export class ProgramBuilder {
+  readonly #operations: Operation[] = [];
+  readonly #options: ProgramOptions;
+
+  constructor(options: ProgramOptions) {
+    this.#options = options;
+  }
+
+  /** Rows of the weight for the pass's tokens. */
+  embed(weight: Weight, scale = 1): Tensor {
+    return this.#push("embed", [], this.#tensor("embed", weight.columns), (out) => [weight, out], scale);
+  }
+
+  /** x / sqrt(mean(x²) + epsilon) * weight */
+  rmsNorm(x: Tensor, weight: Float32Array, epsilon: number): Tensor {
+    same("rmsNorm", "x's width", x.width, "weight", weight.length);
+    return this.#push("rmsNorm", [x], this.#like("rmsNorm", x), (out) => [x, weight, out], epsilon);
+  }
+
+  /** x weightᵀ, [rows, weight.rows] */
+  matmul(x: Tensor, weight: Weight): Tensor {
+    same("matmul", "x's width", x.width, `${weight.name}'s columns`, weight.columns);
+    const out = this.#tensor(weight.name, weight.rows, x.perOutput);
+    return this.#push("matmul", [x], out, () => [x, weight, out]);
+  }
+
+  /** silu(x gateᵀ) * (x upᵀ) */
+  gatedSilu(x: Tensor, gate: Weight, up: Weight): Tensor {
+    same("gatedSilu", "x's width", x.width, `${gate.name}'s columns`, gate.columns);
+    same("gatedSilu", `${gate.name}'s rows`, gate.rows, `${up.name}'s rows`, up.rows);
+    if (gate.blockQuantised !== up.blockQuantised)
+      fail(
+        "gatedSilu",
+        `${gate.name} is ${gate.type} and ${up.name} is ${up.type}: both must be quantised or neither`,
+      );
+    const out = this.#tensor("gated", gate.rows, x.perOutput);
+    return this.#push("gated", [x], out, () => [x, gate, up, out]);
+  }
+
+  /** Cosines and sines of position * frequency, times magnitude. frequencies: [rotary dimensions / 2] */
+  rotary(frequencies: Float32Array, magnitude = 1): Tensor {
+    return this.#push(
+      "rotary",
+      [],
+      this.#tensor("rotary", frequencies.length * 2),
+      (out) => [frequencies, out],
+      magnitude,
+    );
+  }
+
+  /** Rotates pairs (2i, 2i+1) of each head when interleaved, else (i, i + half). `x` is used up. */
+  rope(x: Tensor, rotary: Tensor, heads: number, headDim: number, interleaved: boolean): Tensor {
+    same("rope", "x's width", x.width, "heads x head size", heads * headDim);
+    const out = this.#like("rope", x);
+    this.#push("rope", [x, rotary], out, () => [x, rotary, heads, headDim, interleaved ? 1 : 0]);
+    this.#operations.at(-1)!.inPlace = x;
+    return out;
+  }
+
+  /** Puts keys and values of the pass's rows into the cache. */
+  store(keys: Tensor, values: Tensor, layer: number): void {
+    same("store", "keys' width", keys.width, "values' width", values.width);
+    this.#operations.push({
+      kind: "store",
+      inputs: [keys, values],
+      output: undefined,
+      fields: [keys, values, layer],
+      scalar: 0,
+    });
+  }
+
+  /** softmax(q kᵀ * scale) v over each row's own past; window: how many positions back, 0 for all. */
+  attend(queries: Tensor, layer: number, heads: number, scale: number, window = 0): Tensor {
+    const out = this.#like("attend", queries);
+    return this.#push("attend", [queries], out, () => [queries, out, layer, heads, window], scale);
+  }
+
+  add(a: Tensor, b: Tensor): Tensor {
+    same("add", "a's width", a.width, "b's width", b.width);
+    return this.#push("add", [a, b], this.#like("add", a), (out) => [a, b, out]);
+  }
+
+  /** Only the rows whose logits are wanted go on. */
+  selectOutputs(x: Tensor): Tensor {
+    return this.#push("select", [x], this.#tensor("select", x.width, true), (out) => [x, out]);
+  }
+
+  /** Hands the program to the core, which checks it once more. `logits`: a value per wanted output. */
+  finish(core: Core, cache: KvCache, logits: Tensor): Program {
+    const spec = lower(this.#operations, logits, this.#options.precise);
+    return new Program(core, {
+      ...spec,
+      cache: cache.handle,
+      vocab: this.#options.vocab,
+      maxRows: this.#options.maxRows,
+      maxOutputs: this.#options.maxOutputs,
+      maxPosition: this.#options.maxPosition,
+    });
+  }
+
+  #tensor(label: string, width: number, perOutput = false): Tensor {
+    return { label, width, perOutput };
+  }
+
+  #like(label: string, x: Tensor): Tensor {
+    return this.#tensor(label, x.width, x.perOutput);
+  }
+
+  #push(
+    kind: Operation["kind"],
+    inputs: readonly Tensor[],
+    output: Tensor,
+    fields: (out: Tensor) => Operation["fields"],
+    scalar = 0,
+  ): Tensor {
+    this.#operations.push({ kind, inputs, output, fields: fields(output), scalar });
+    return output;
+  }
+}
+
+type Lowered = Omit<NativeProgramSpec, "cache" | "vocab" | "maxRows" | "maxOutputs" | "maxPosition">;
+
+/**
+ * From equations to records: sums with a product write into the residual stream, products with quantised weights get
+ * quantised inputs (norms give them directly), and values that are no longer needed give their buffer to later ones.
+ */
+function lower(source: readonly Operation[], logits: Tensor, precise: boolean): Lowered {
+  const operations = quantiseInputs(addInPlace(source.map((op) => ({ ...op }))), logits, precise);
+
+  const storage = new Map<Tensor, Tensor>(); // value → the value whose buffer it lives in
+  const home = (t: Tensor): Tensor => {
+    const next = storage.get(t);
+    return next ? home(next) : t;
+  };
+  for (const op of operations) if (op.output && op.inPlace) storage.set(op.output, op.inPlace);
+
+  const lastUse = new Map<Tensor, number>([[home(logits), operations.length]]);
+  operations.forEach((op, i) => {
+    for (const t of [...op.inputs, ...(op.output ? [op.output] : [])])
+      lastUse.set(home(t), Math.max(i, lastUse.get(home(t)) ?? 0));
+  });
+
+  const buffers: number[] = [];
+  const free = new Map<string, number[]>();
+  const assigned = new Map<Tensor, number>();
+  const shape = (t: Tensor) => [t.quantised ? 1 : 0, t.perOutput ? 1 : 0, t.width];
+  const weights: Weight[] = [];
+  const constants: Float32Array[] = [];
+  const indexIn = <T>(list: T[], item: T) => (list.includes(item) ? list.indexOf(item) : list.push(item) - 1);
+  const ops = new Int32Array(operations.length * opInts);
+  operations.forEach((op, i) => {
+    if (op.output && !assigned.has(home(op.output))) {
+      const key = shape(op.output).join();
+      const reused = free.get(key)?.pop();
+      assigned.set(home(op.output), reused ?? buffers.length / 3);
+      if (reused === undefined) buffers.push(...shape(op.output));
+    }
+    const numbers = op.fields.map((f) => {
+      if (typeof f === "number") return f;
+      if (f instanceof Float32Array) return indexIn(constants, f);
+      if (f instanceof Owned) return indexIn(weights, f as Weight);
+      const buffer = assigned.get(home(f as Tensor));
+      if (buffer === undefined) fail(op.kind, `${(f as Tensor).label} is used before it is computed`);
+      return buffer as number;
+    });
+    if (op.kind === "matmul") numbers.push(op.accumulate ? 1 : 0);
+    ops.set([opcodes[op.kind], ...numbers], i * opInts);
+    for (const t of new Set([...op.inputs, ...(op.output ? [op.output] : [])].map(home)))
+      if (lastUse.get(t) === i) {
+        const key = shape(t).join();
+        free.set(key, [...(free.get(key) ?? []), assigned.get(t)!]);
+      }
+  });
+  const logitsBuffer = assigned.get(home(logits));
+  if (logitsBuffer === undefined) fail("finish", "logits are not computed by this program");
+  return {
+    buffers: Int32Array.from(buffers),
+    ops,
+    scalars: Float32Array.from(operations, (op) => op.scalar),
+    weights: weights.map((w) => w.handle),
+    constants,
+    logits: logitsBuffer as number,
+  };
+}
+
+/** add(x, matmul(h, w)) becomes a product that accumulates into x, where x is not needed any more. */
+function addInPlace(operations: Operation[]): Operation[] {
+  const uses = (t: Tensor) => operations.flatMap((op, i) => (op.inputs.includes(t) ? [i] : []));
+  const absorbed = new Set<Operation>();
+  operations.forEach((op, i) => {
+    if (op.kind !== "add") return;
+    const [x, product] = op.inputs as [Tensor, Tensor];
+    const at = operations.findIndex((o) => o.output === product);
+    const producer = operations[at];
+    if (producer?.kind !== "matmul" || uses(product).length !== 1) return;
+    const [h, weight] = producer.fields as [Tensor, Weight];
+    const made = operations.findIndex((o) => o.output === x);
+    if (h === x || made > at || uses(x).some((u) => u > at && u !== i)) return;
+    const output = op.output as Tensor;
+    operations[at] = {
+      ...producer,
+      inputs: [h, x],
+      output,
+      fields: [h, weight, output],
+      inPlace: x,
+      accumulate: true,
+    };
+    absorbed.add(op);
+  });
+  return operations.filter((op) => !absorbed.has(op));
+}
+
+/** Products with block-quantised weights read quantised rows; a norm that feeds nothing else writes them itself. */
+function quantiseInputs(operations: readonly Operation[], logits: Tensor, precise: boolean): Operation[] {
+  if (precise) return [...operations];
+  const wants = (op: Operation, t: Tensor) =>
+    (op.kind === "matmul" || op.kind === "gated") &&
+    op.fields[0] === t &&
+    (op.fields[1] as Weight).blockQuantised;
+  const quantised = new Map<Tensor, Tensor>();
+  const lowered: Operation[] = [];
+  for (const op of operations) {
+    const input = op.inputs[0];
+    const rows = input && quantised.get(input);
+    lowered.push(rows && wants(op, input) ? replaceInput(op, input, rows) : op);
+    const out = op.output;
+    if (!out || !operations.some((o) => wants(o, out))) continue;
+    const q: Tensor = { ...out, label: `${out.label} (8 bit)`, quantised: true };
+    quantised.set(out, q);
+    const onlyProducts = out !== logits && operations.every((o) => !o.inputs.includes(out) || wants(o, out));
+    if (op.kind === "rmsNorm" && onlyProducts)
+      lowered[lowered.length - 1] = { ...op, output: q, fields: [op.fields[0]!, op.fields[1]!, q] };
+    else lowered.push({ kind: "quantise", inputs: [out], output: q, fields: [out, q], scalar: 0 });
+  }
+  return lowered;
+}
+
+function replaceInput(op: Operation, from: Tensor, to: Tensor): Operation {
+  const swap = <T>(x: T) => ((x as unknown) === from ? (to as T) : x);
+  return { ...op, inputs: op.inputs.map(swap), fields: op.fields.map(swap) };
+}
+
+function same(operation: string, left: string, a: number, right: string, b: number): void {
+  if (a !== b) fail(operation, `${left} ${a} and ${right} ${b} differ`);
+}
+
+function fail(operation: string, what: string): never {
+  throw new OutriderError("ERR_PROGRAM", `${operation}: ${what}`);
+}
+
+/** A checked program in the core. It keeps its weights and its cache alive until it is closed. */
+export class Program extends Owned {
+  constructor(core: Core, spec: NativeProgramSpec) {
+    super(
+      native((addon) => addon.createProgram(core.handle, spec)),
+      "program",
+    );
+  }
+
+  /**
+   * Runs a pass on the core's threads. Aborting the signal stops it between two operators with `ERR_ABORTED`; logits
+   * that are not finite end it with `ERR_RUNTIME_NAN`.
+   */
+  async run(pass: NativePass, signal?: AbortSignal): Promise<NativeResult> {
+    if (signal?.aborted) throw aborted(signal);
+    const cancel = native((addon) => addon.createCancel());
+    const onAbort = () => native((addon) => addon.cancel(cancel));
+    signal?.addEventListener("abort", onAbort);
+    try {
+      const result = await native((addon) => addon.run(this.handle, pass, cancel));
+      if (!result.finished) throw aborted(signal);
+      return result;
+    } catch (error) {
+      throw translate(error);
+    } finally {
+      signal?.removeEventListener("abort", onAbort);
+    }
+  }
+}
+
+function aborted(signal: AbortSignal | undefined): OutriderError {
+  return new OutriderError("ERR_ABORTED", "the generation was aborted", { cause: signal?.reason });
+}

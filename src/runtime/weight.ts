@@ -1,0 +1,51 @@
+import { OutriderError } from "../errors.js";
+import { native, Owned, translate } from "./native.js";
+
+/** Weight types that the core multiplies by, with ggml's numbers. */
+export const weightTypes = { F32: 0, F16: 1, Q4_0: 2, Q4_1: 3, Q8_0: 8, BF16: 30 } as const;
+export type WeightType = keyof typeof weightTypes;
+
+/** A matrix in the core's packed form: `rows` outputs, `columns` inputs. Filled by `pack`, then never changed. */
+export class Weight extends Owned {
+  constructor(
+    readonly name: string,
+    readonly type: WeightType,
+    readonly rows: number,
+    readonly columns: number,
+  ) {
+    super(
+      native((core) => core.createWeight(weightTypes[type], rows, columns)),
+      `weight ${name}`,
+    );
+  }
+
+  get blockQuantised(): boolean {
+    return this.type.startsWith("Q");
+  }
+
+  /** Packs whole rows in the file's layout, off the main thread. `bytes` must not change until the promise settles. */
+  async pack(bytes: Uint8Array, firstRow: number): Promise<void> {
+    try {
+      await native((core) => core.packWeight(this.handle, bytes, firstRow));
+    } catch (error) {
+      throw translate(error);
+    }
+  }
+
+  /** One row, dequantised exactly. [columns] */
+  row(index: number): Float32Array {
+    return native((core) => core.unpackRow(this.handle, index));
+  }
+}
+
+export function isWeightType(type: string): type is WeightType {
+  return Object.hasOwn(weightTypes, type);
+}
+
+export function checkWeightType(type: string, where: string): WeightType {
+  if (isWeightType(type)) return type;
+  throw new OutriderError(
+    "ERR_MODEL_UNSUPPORTED",
+    `${where}: weight type ${type} is not supported. Supported: ${Object.keys(weightTypes).join(", ")}`,
+  );
+}
