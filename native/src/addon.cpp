@@ -341,6 +341,7 @@ napi_value run(napi_env env, napi_callback_info i) {
     if (!(d[1] >= 0 && d[1] <= INT_MAX) || !(d[4] >= 0 && d[4] <= 9007199254740992.0)) throw programError("settings out of range");
     in->settings.push_back({float(d[0]), int(d[1]), float(d[2]), float(d[3]), uint64_t(d[4])});
   }
+  in->scored = vectorOf(int32s(env, property(env, s, "scored")));
   in->adjustOffsets = vectorOf(int32s(env, property(env, s, "adjustOffsets")));
   in->adjustTokens = vectorOf(int32s(env, property(env, s, "adjustTokens")));
   in->adjustRepetition = vectorOf(float32s(env, property(env, s, "adjustRepetition")));
@@ -358,6 +359,7 @@ napi_value run(napi_env env, napi_callback_info i) {
     set(e, object, "milliseconds", number(e, out->milliseconds));
     set(e, object, "tokens", array(e, napi_int32_array, out->tokens));
     set(e, object, "logprobs", array(e, napi_float32_array, out->logprobs));
+    set(e, object, "scores", array(e, napi_float32_array, out->scores));
     set(e, object, "topTokens", array(e, napi_int32_array, out->topTokens));
     set(e, object, "topLogprobs", array(e, napi_float32_array, out->topLogprobs));
     set(e, object, "logits", array(e, napi_float32_array, out->logits));

@@ -71,6 +71,7 @@ struct RunInput {
   std::vector<int32_t> tables;        // block ids, all tables one after another
   std::vector<int32_t> tableOffsets;  // [tables + 1]
   std::vector<PickSettings> settings; // one per output
+  std::vector<int32_t> scored;        // [outputs] tokens whose log-probabilities are wanted
   std::vector<int32_t> adjustOffsets, adjustTokens;  // [outputs + 1], [adjustments]
   std::vector<float> adjustRepetition, adjustAdd;
   int32_t top = 0;
@@ -80,6 +81,7 @@ struct RunInput {
 struct RunOutput {
   std::vector<int32_t> tokens;       // [outputs]
   std::vector<float> logprobs;       // [outputs]
+  std::vector<float> scores;         // [outputs] of the tokens `scored`
   std::vector<int32_t> topTokens;    // [outputs * top]
   std::vector<float> topLogprobs;
   std::vector<float> logits;         // [outputs * vocab] if wanted

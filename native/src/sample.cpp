@@ -107,7 +107,7 @@ float checkedMaximum(const Kernels& kernels, const float* logits, int vocab, uin
 }  // namespace
 
 Pick pick(const Kernels& kernels, float* logits, int vocab, const PickSettings& s, const Adjustments& adjust,
-          uint32_t position, int top, int32_t* topTokens, float* topLogprobs) {
+          uint32_t position, int scored, int top, int32_t* topTokens, float* topLogprobs) {
   const float m = checkedMaximum(kernels, logits, vocab, position);
   const float logZ = log16(kernels.sumExp(logits, vocab, m, 1.0f));
   if (top > 0) {
@@ -128,7 +128,7 @@ Pick pick(const Kernels& kernels, float* logits, int vocab, const PickSettings& 
   const int token = s.temperature > 0 ? draw(kernels, logits, vocab, s, position, adjusted)
                                       : argmax(kernels, logits, vocab, adjusted);
   for (int i = adjust.count; i-- > 0;) logits[adjust.tokens[i]] = raw[size_t(i)];
-  return {token, (logits[token] - m) - logZ};
+  return {token, (logits[token] - m) - logZ, (logits[scored] - m) - logZ};
 }
 
 }  // namespace outrider

@@ -24,11 +24,13 @@ struct Adjustments {
 struct Pick {
   int token;
   float logprob;  // under the model's own distribution, before adjustments and temperature
+  float score;    // the same for `scored`
 };
 
 // `position`: where the drawn token will stand; with the seed and the token id it fixes the noise.
+// scored: a token whose log-probability is wanted, whatever is drawn.
 // topTokens and topLogprobs: [top], best first. Restores `logits`. Throws CoreError ERR_RUNTIME_NAN.
-Pick pick(const Kernels&, float* logits, int vocab, const PickSettings&, const Adjustments&, uint32_t position, int top,
-          int32_t* topTokens, float* topLogprobs);
+Pick pick(const Kernels&, float* logits, int vocab, const PickSettings&, const Adjustments&, uint32_t position, int scored,
+          int top, int32_t* topTokens, float* topLogprobs);
 
 }  // namespace outrider

@@ -76,6 +76,7 @@ export class CachedSequence implements Sequence {
           logprobs: result.logprobs,
           topTokens: result.topTokens,
           topLogprobs: result.topLogprobs,
+          scores: result.scores,
           logits: result.logits,
           coreMs: result.milliseconds,
         };
@@ -253,6 +254,7 @@ export class CachedSequence implements Sequence {
       tables: Int32Array.from(this.#table),
       tableOffsets: Int32Array.of(0, this.#table.length),
       settings: step ? repeatSettings(step.sampling, outputs) : new Float64Array(0),
+      scored: Int32Array.from({ length: outputs }, (_, i) => step?.score?.[i] ?? 0),
       ...this.#adjustments(step?.sampling, tokens, parents, outputs),
       top: step?.top ?? 0,
       wantLogits: step?.logits ?? false,

@@ -10,6 +10,8 @@ export interface StepOptions {
   readonly sampling: Sampling;
   /** Give the `top` best tokens of every row with their log-probabilities too; 0 (default) to 64. */
   readonly top?: number;
+  /** [n] tokens whose log-probabilities are wanted, whatever is drawn; default: none. */
+  readonly score?: readonly number[];
   /** Give every row's logits too (a copy of vocab numbers each). */
   readonly logits?: boolean;
   readonly signal?: AbortSignal | undefined;
@@ -25,6 +27,8 @@ export interface StepResult {
   readonly topTokens: Int32Array;
   /** [n × top] */
   readonly topLogprobs: Float32Array;
+  /** [n] log-probabilities of the tokens of `score`. */
+  readonly scores?: Float32Array;
   /** [n × vocab] where asked for, else empty. */
   readonly logits?: Float32Array;
   /** Milliseconds inside the native core. */

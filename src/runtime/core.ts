@@ -1,5 +1,5 @@
 import { availableParallelism } from "node:os";
-import { native, Owned } from "./native.js";
+import { coreInfo, native, Owned } from "./native.js";
 
 export type InstructionSet = "avx512" | "avx2" | "scalar";
 
@@ -8,10 +8,10 @@ export class Core extends Owned {
   constructor(
     /** 1 to 64; default: one a processor core, at most 8. */
     readonly threads: number = Math.min(8, availableParallelism()),
-    readonly instructionSet?: InstructionSet,
+    readonly instructionSet: InstructionSet = coreInfo().instructionSets[0] as InstructionSet,
   ) {
     super(
-      native((core) => core.createCore(threads, instructionSet ?? "")),
+      native((core) => core.createCore(threads, instructionSet)),
       "core",
     );
   }

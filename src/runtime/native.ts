@@ -30,6 +30,8 @@ export interface NativePass {
   tableOffsets: Int32Array;
   /** Five numbers an output: temperature, top-k, top-p, min-p, seed. */
   settings: Float64Array;
+  /** A token for each output whose log-probability is wanted beside the pick's. */
+  scored: Int32Array;
   adjustOffsets: Int32Array;
   adjustTokens: Int32Array;
   adjustRepetition: Float32Array;
@@ -43,6 +45,8 @@ export interface NativeResult {
   milliseconds: number;
   tokens: Int32Array;
   logprobs: Float32Array;
+  /** Log-probabilities of the tokens `scored`. */
+  scores: Float32Array;
   topTokens: Int32Array;
   topLogprobs: Float32Array;
   logits: Float32Array;

@@ -1,0 +1,96 @@
+import type { DecodeStats } from "../decoding/stats.js";
+import { OutriderError } from "../errors.js";
+
+/** What one pass added to the text. */
+export interface Piece {
+  /** Whole characters only; empty while a character or a stop string may still be growing. */
+  readonly text: string;
+  /** At least one, but none at the end of a text that may not grow. */
+  readonly tokens: readonly number[];
+  /** Natural logarithms of the tokens' probabilities under the model's own distribution. */
+  readonly logprobs: readonly number[];
+  /** Drafted tokens that the pass verified, and how many of `tokens` came from the draft. */
+  readonly drafted: number;
+  readonly accepted: number;
+  readonly drafter: string;
+}
+
+export interface GenerationResult {
+  promptTokens: readonly number[];
+  tokens: number[];
+  logprobs: number[];
+  /** [tokens][top] of [token id, log-probability], where asked for. */
+  topTokens: (readonly (readonly [number, number])[])[];
+  text: string;
+  /** "stop": an end token or a stop string; "length": maxTokens or the context; "abort": the signal, or the loop was left. */
+  finishReason: "stop" | "length" | "abort";
+  seed: number;
+  strategy: string;
+  stats: DecodeStats;
+  /** How many of the prompt's positions were still in the cache. */
+  cachedTokens: number;
+  warnings: readonly string[];
+}
+
+/**
+ * A generation under way. It advances when it is iterated over, and leaving the loop ends it; when only `result` is
+ * awaited it runs to its end by itself.
+ */
+export class Generation implements AsyncIterable<Piece> {
+  readonly #start: () => AsyncGenerator<Piece, void, undefined>;
+  #iterated = false;
+  readonly #settled: Promise<GenerationResult>;
+  #settle!: { resolve(result: GenerationResult): void; reject(reason: unknown): void };
+
+  /** @internal `partial` is filled in by the pieces' generator as they come. */
+  constructor(
+    readonly partial: GenerationResult,
+    start: () => AsyncGenerator<Piece, void, undefined>,
+  ) {
+    this.#start = start;
+    this.#settled = new Promise((resolve, reject) => {
+      this.#settle = { resolve, reject };
+    });
+    this.#settled.catch(() => undefined); // whoever only iterates gets the error there
+  }
+
+  /**
+   * Everything about the generation once it is over. An aborted one, or one whose loop was left, resolves too, with
+   * `finishReason: "abort"` and what there was; iterating over an aborted one throws `ERR_ABORTED`.
+   */
+  get result(): Promise<GenerationResult> {
+    if (!this.#iterated) void this.#drain();
+    return this.#settled;
+  }
+
+  async #drain(): Promise<void> {
+    try {
+      for await (const _ of this) {
+        // `partial` collects the pieces
+      }
+    } catch {
+      // `result` rejects, or resolves with what an abort left
+    }
+  }
+
+  async *[Symbol.asyncIterator](): AsyncGenerator<Piece, void, undefined> {
+    if (this.#iterated) throw new OutriderError("ERR_BAD_REQUEST", "a generation can be iterated over once");
+    this.#iterated = true;
+    let whole = false;
+    try {
+      yield* this.#start();
+      whole = true;
+    } catch (error) {
+      if (!(error instanceof OutriderError && error.code === "ERR_ABORTED")) this.#settle.reject(error);
+      throw error;
+    } finally {
+      if (!whole) this.partial.finishReason = "abort";
+      this.#settle.resolve(this.partial);
+    }
+  }
+
+  /** The whole text. */
+  async text(): Promise<string> {
+    return (await this.result).text;
+  }
+}

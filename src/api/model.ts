@@ -1,0 +1,402 @@
+import path from "node:path";
+import { fileURLToPath } from "node:url";
+import { CostModel } from "../decoding/cost-model.js";
+import { type DecodedStep, decode } from "../decoding/decode.js";
+import { vocabularyMismatch } from "../decoding/draft-model.js";
+import { newStats } from "../decoding/stats.js";
+import { openStrategy, type Strategy, strategyNames } from "../decoding/strategies.js";
+import { Engine, type EngineOptions } from "../engine/engine.js";
+import { resolveSampling, type Sampling, type SamplingOptions } from "../engine/sampling.js";
+import type { Sequence } from "../engine/sequence.js";
+import { OutriderError, quote } from "../errors.js";
+import type { ModelConfig } from "../models/architecture.js";
+import { type ChatMessage, ChatTemplate, encodeChat } from "../text/chat-template.js";
+import { TextStream } from "../text/text-stream.js";
+import { type Tokenizer, tokenizerFromMetadata } from "../text/tokenizer.js";
+import { openGguf } from "../weights/gguf.js";
+import { ChatSession } from "./chat.js";
+import { Generation, type GenerationResult, type Piece } from "./generation.js";
+import { checkTokens, rejectUnknownKeys, wholeNumber } from "./options.js";
+import { type ScoreOptions, type ScoreResult, score } from "./score.js";
+
+/** SmolLM2-135M-Instruct, Q4_1, Apache-2.0: lies beside the code, so that the first call needs no network. */
+export const embeddedModel = path.resolve(
+  path.dirname(fileURLToPath(import.meta.url)),
+  "../../models/SmolLM2-135M-Instruct.Q4_1.gguf",
+);
+
+export interface LoadOptions extends EngineOptions {
+  /** A smaller model of the same vocabulary that drafts for this one: a path, or a loaded model, which stays yours. */
+  readonly draftModel?: string | Model | undefined;
+}
+
+const loadKeys = [
+  "threads",
+  "instructionSet",
+  "context",
+  "precise",
+  "prefillChunk",
+  "onProgress",
+  "draftModel",
+];
+
+export interface GenerateOptions extends SamplingOptions {
+  /** Emit at most so many tokens; default: what the context holds. */
+  readonly maxTokens?: number | undefined;
+  /** How drafts are made; never changes the output. Default "auto". */
+  readonly strategy?: Strategy | undefined;
+  /** Draft exactly so many tokens a pass, 1 to 32, rather than as many as pay. */
+  readonly draftLength?: number | undefined;
+  /** The system message, for a prompt that is a string. */
+  readonly system?: string | undefined;
+  /** Take the prompt as it is: no chat template. */
+  readonly raw?: boolean | undefined;
+  /** The text ends before the first of these strings; they may span tokens. At most 16 of at most 256 bytes. */
+  readonly stop?: string | readonly string[] | undefined;
+  /** Give the `top` most likely tokens beside every token, 0 (default) to 64. */
+  readonly top?: number | undefined;
+  /** Go on after an end-of-text token; default false. */
+  readonly ignoreEnd?: boolean | undefined;
+  readonly signal?: AbortSignal | undefined;
+}
+
+const generateKeys = [
+  ...[
+    "temperature",
+    "topK",
+    "topP",
+    "minP",
+    "repetitionPenalty",
+    "presencePenalty",
+    "frequencyPenalty",
+    "logitBias",
+  ],
+  ...["seed", "maxTokens", "strategy", "draftLength", "system", "raw", "stop", "top", "ignoreEnd", "signal"],
+];
+
+interface Resolved {
+  readonly strategy: Strategy;
+  readonly stop: readonly string[];
+  readonly draftLength: number | undefined;
+  readonly maxTokens: number;
+  readonly top: number;
+  readonly sampling: Sampling;
+}
+
+export type Prompt = string | readonly ChatMessage[] | readonly number[];
+
+export interface ModelInfo {
+  readonly file: string;
+  readonly name: string;
+  readonly architecture: string;
+  readonly config: ModelConfig;
+  /** Most positions of one text. */
+  readonly context: number;
+  readonly threads: number;
+  readonly instructionSet: string;
+  /** Bytes: packed weights, and the cache of one full context. */
+  readonly memory: { readonly weights: number; readonly cache: number };
+  readonly precise: boolean;
+  /** What was noticed in the file and tolerated. */
+  readonly warnings: readonly string[];
+}
+
+/**
+ * Loads a model: the embedded one, or a GGUF file. Throws `ERR_PATH`, `ERR_MODEL_*`, `ERR_TOKENIZER`,
+ * `ERR_TEMPLATE`, `ERR_DRAFT_MISMATCH`, `ERR_BAD_REQUEST`, `ERR_PLATFORM`.
+ */
+export async function load(source: string = embeddedModel, options: LoadOptions = {}): Promise<Model> {
+  rejectUnknownKeys("load", options, loadKeys);
+  if (source.startsWith("hf:"))
+    throw new OutriderError(
+      "ERR_PATH",
+      `${quote(source)}: models cannot be fetched from a hub yet. Give the path of a GGUF file`,
+    );
+  const model = await Model.open(source, options);
+  try {
+    if (typeof options.draftModel === "string") {
+      const { draftModel, onProgress: _, ...rest } = options;
+      model.attachDraft(await load(draftModel, { ...rest, context: undefined }), true);
+    } else if (options.draftModel) model.attachDraft(options.draftModel, false);
+    return model;
+  } catch (error) {
+    await model.close();
+    throw error;
+  }
+}
+
+/** A loaded model. Close it, or let `await using` do so. Generations may run side by side; passes take turns. */
+export class Model implements AsyncDisposable {
+  readonly info: ModelInfo;
+  readonly tokenizer: Tokenizer;
+  readonly #engine: Engine;
+  readonly #template: ChatTemplate | undefined;
+  readonly #costs: CostModel;
+  #draft: { model: Model; owned: boolean } | undefined;
+
+  private constructor(
+    engine: Engine,
+    tokenizer: Tokenizer,
+    template: ChatTemplate | undefined,
+    info: ModelInfo,
+  ) {
+    this.#engine = engine;
+    this.tokenizer = tokenizer;
+    this.#template = template;
+    this.info = info;
+    this.#costs = new CostModel(64);
+  }
+
+  /** @internal */
+  static async open(file: string, options: EngineOptions): Promise<Model> {
+    await using gguf = await openGguf(file);
+    const tokenizer = tokenizerFromMetadata(gguf.metadata);
+    const template =
+      tokenizer.chatTemplate === undefined ? undefined : new ChatTemplate(tokenizer.chatTemplate);
+    try {
+      const engine = await Engine.load(gguf, options);
+      if (tokenizer.vocabSize > engine.config.vocab) {
+        await engine[Symbol.asyncDispose]();
+        throw new OutriderError(
+          "ERR_TOKENIZER",
+          `${file}: the tokenizer has ${tokenizer.vocabSize} tokens, the model ${engine.config.vocab}`,
+        );
+      }
+      const name = gguf.metadata.get("general.name");
+      return new Model(engine, tokenizer, template, {
+        file,
+        name: typeof name === "string" ? name : path.basename(file),
+        architecture: String(gguf.metadata.get("general.architecture")),
+        config: engine.config,
+        context: engine.context,
+        threads: engine.core.threads,
+        instructionSet: engine.core.instructionSet,
+        memory: engine.memory,
+        precise: options.precise ?? false,
+        warnings: tokenizer.warnings,
+      });
+    } catch (error) {
+      template?.close();
+      throw error;
+    }
+  }
+
+  /** @internal */
+  attachDraft(draft: Model, owned: boolean): void {
+    const mismatch = vocabularyMismatch(this.tokenizer, draft.tokenizer);
+    if (mismatch !== undefined) {
+      if (owned) void draft.close();
+      throw new OutriderError(
+        "ERR_DRAFT_MISMATCH",
+        `${draft.info.file} cannot draft for ${this.info.file}: ${mismatch}`,
+      );
+    }
+    this.#draft = { model: draft, owned };
+  }
+
+  /**
+   * Generates a continuation. A string is one user message and goes through the chat template (unless `raw`), messages
+   * do too, token ids are used as they are. Iterate over the pieces, or await `result`.
+   */
+  generate(prompt: Prompt, options: GenerateOptions = {}): Generation {
+    rejectUnknownKeys("generate", options, generateKeys);
+    const resolved = this.#resolve(options);
+    const result: GenerationResult = {
+      promptTokens: [],
+      tokens: [],
+      logprobs: [],
+      topTokens: [],
+      text: "",
+      finishReason: "length",
+      seed: resolved.sampling.seed,
+      strategy: resolved.strategy,
+      stats: newStats(),
+      cachedTokens: 0,
+      warnings: this.info.warnings,
+    };
+    return new Generation(result, () => this.#run(prompt, options, resolved, result));
+  }
+
+  /** A conversation that remembers what was said. */
+  chat(options: Omit<GenerateOptions, "raw" | "signal"> = {}): ChatSession {
+    rejectUnknownKeys("chat", options, generateKeys);
+    this.#resolve(options);
+    return new ChatSession(this, options);
+  }
+
+  /** Log-probabilities of given tokens after a prompt, in one go. */
+  score(options: ScoreOptions): Promise<ScoreResult> {
+    rejectUnknownKeys("score", options, ["prompt", "tokens", "top", "signal"]);
+    const vocab = this.info.config.vocab;
+    const prompt =
+      typeof options.prompt === "string"
+        ? this.tokenize(options.prompt)
+        : checkTokens("prompt", options.prompt, vocab);
+    const tokens =
+      typeof options.tokens === "string"
+        ? this.tokenize(options.tokens)
+        : checkTokens("tokens", options.tokens, vocab);
+    const top = wholeNumber("top", options.top ?? 0, 0, 64);
+    return score(this.#engine, prompt, tokens, top, options.signal);
+  }
+
+  /** Text to token ids. Special tokens in the text are plain text unless `special` is set. Adds nothing. */
+  tokenize(text: string, options: { special?: boolean } = {}): number[] {
+    return this.tokenizer.encode(text, options);
+  }
+
+  detokenize(tokens: readonly number[], options: { special?: boolean } = {}): string {
+    return this.tokenizer.decode(checkTokens("tokens", tokens, this.tokenizer.vocabSize), options);
+  }
+
+  /** The token ids that `generate` would start from. */
+  async promptTokens(
+    prompt: Prompt,
+    options: Pick<GenerateOptions, "raw" | "system"> = {},
+  ): Promise<readonly number[]> {
+    if (typeof prompt === "string" && options.raw) {
+      const ids = this.tokenizer.encode(prompt, { special: true });
+      const { bosId, addBos } = this.tokenizer;
+      return addBos && bosId !== undefined && ids[0] !== bosId ? [bosId, ...ids] : ids;
+    }
+    if (typeof prompt !== "string" && (prompt.length === 0 || typeof prompt[0] === "number"))
+      return checkTokens("prompt", prompt, this.info.config.vocab);
+    const messages: readonly ChatMessage[] =
+      typeof prompt === "string" ? [{ role: "user", content: prompt }] : (prompt as readonly ChatMessage[]);
+    if (!this.#template)
+      throw new OutriderError(
+        "ERR_TEMPLATE",
+        `${this.info.file} has no chat template; generate with raw: true (--raw) instead`,
+      );
+    const system = options.system === undefined ? [] : [{ role: "system" as const, content: options.system }];
+    return encodeChat(this.tokenizer, this.#template, [...system, ...messages], {
+      addGenerationPrompt: true,
+    });
+  }
+
+  /** Waits for the running pass, then frees everything. A second call is harmless. */
+  async close(): Promise<void> {
+    this.#template?.close();
+    await this.#engine[Symbol.asyncDispose]();
+    if (this.#draft?.owned) await this.#draft.model.close();
+    this.#draft = undefined;
+  }
+
+  [Symbol.asyncDispose](): Promise<void> {
+    return this.close();
+  }
+
+  #resolve(options: GenerateOptions): Resolved {
+    const vocab = this.info.config.vocab;
+    const strategy = options.strategy ?? "auto";
+    if (!strategyNames.includes(strategy))
+      throw new OutriderError(
+        "ERR_BAD_REQUEST",
+        `strategy is ${quote(String(strategy))}, expected ${strategyNames.join(", ")}`,
+        { param: "strategy" },
+      );
+    if (strategy === "draft-model" && !this.#draft)
+      throw new OutriderError(
+        "ERR_BAD_REQUEST",
+        'strategy "draft-model" needs a draft model: load(…, { draftModel }) (--draft-model PATH)',
+        { param: "strategy" },
+      );
+    const stop =
+      options.stop === undefined ? [] : typeof options.stop === "string" ? [options.stop] : options.stop;
+    new TextStream(this.tokenizer, { stops: stop }); // refuses stop strings that cannot be honoured
+    return {
+      strategy,
+      stop,
+      draftLength:
+        options.draftLength === undefined
+          ? undefined
+          : wholeNumber("draftLength", options.draftLength, 1, 32),
+      maxTokens:
+        options.maxTokens === undefined
+          ? Number.MAX_SAFE_INTEGER
+          : wholeNumber("maxTokens", options.maxTokens, 0, Number.MAX_SAFE_INTEGER),
+      top: wholeNumber("top", options.top ?? 0, 0, 64),
+      sampling: resolveSampling(options, vocab, 0),
+    };
+  }
+
+  async *#run(
+    prompt: Prompt,
+    options: GenerateOptions,
+    resolved: Resolved,
+    result: GenerationResult,
+  ): AsyncGenerator<Piece, void, undefined> {
+    const { signal } = options;
+    const promptTokens = await this.promptTokens(prompt, options);
+    if (promptTokens.length === 0)
+      throw new OutriderError("ERR_BAD_REQUEST", "the prompt is empty: it has no tokens", {
+        param: "prompt",
+      });
+    if (promptTokens.length > this.info.context)
+      throw new OutriderError(
+        "ERR_CONTEXT",
+        `the prompt has ${promptTokens.length} tokens, the context holds ${this.info.context}. ` +
+          `Shorten it, or load the model with a larger context (--context; the model was trained for ${this.info.config.context})`,
+        { param: "prompt" },
+      );
+    const sampling = { ...resolved.sampling, promptLength: promptTokens.length };
+    const { stats } = result;
+    const text = new TextStream(this.tokenizer, { stops: resolved.stop });
+    result.promptTokens = promptTokens;
+    const started = performance.now();
+    using sequence: Sequence = this.#engine.open(promptTokens);
+    result.cachedTokens = sequence.tokens.length;
+    using strategy = openStrategy(resolved.strategy, {
+      costs: this.#costs,
+      draftLength: resolved.draftLength,
+      draftSequence: () => this.#draft!.model.#engine.open(),
+    });
+    try {
+      await sequence.prefill(promptTokens.slice(sequence.tokens.length, -1), signal);
+      stats.prefillMs = performance.now() - started;
+      const steps = decode(sequence, promptTokens.at(-1)!, {
+        ...strategy,
+        sampling,
+        maxTokens: resolved.maxTokens,
+        endIds: options.ignoreEnd ? new Set() : this.tokenizer.endIds,
+        top: resolved.top,
+        signal,
+        stats,
+      });
+      for await (const step of steps) {
+        const piece = this.#piece(step, text, result, resolved.top);
+        if (step.finish === "end" || text.stopped) result.finishReason = "stop";
+        const over = text.stopped || step.finish !== undefined;
+        const rest = over ? text.finish() : "";
+        result.text += piece.text + rest;
+        yield { ...piece, text: piece.text + rest };
+        if (over) return;
+      }
+    } finally {
+      result.text += text.finish();
+    }
+  }
+
+  /** The text of one pass's tokens, cut where a stop string begins: what follows it is not counted. */
+  #piece(step: DecodedStep, stream: TextStream, result: GenerationResult, top: number): Piece {
+    let text = "";
+    let taken = 0;
+    while (taken < step.tokens.length && !stream.stopped) text += stream.push(step.tokens[taken++]!);
+    const tokens = step.tokens.slice(0, taken);
+    const logprobs = Array.from(step.logprobs.subarray(0, taken));
+    result.tokens.push(...tokens);
+    result.logprobs.push(...logprobs);
+    for (let i = 0; top > 0 && i < taken; i++) {
+      const ids = step.topTokens.subarray(i * top, (i + 1) * top);
+      result.topTokens.push(Array.from(ids, (id, j) => [id, step.topLogprobs[i * top + j]!] as const));
+    }
+    return {
+      text,
+      tokens,
+      logprobs,
+      drafted: step.drafted,
+      accepted: Math.min(step.accepted, taken),
+      drafter: step.drafter,
+    };
+  }
+}

@@ -1,0 +1,18 @@
+export { ChatSession } from "./api/chat.js";
+export { Generation, type GenerationResult, type Piece } from "./api/generation.js";
+export {
+  embeddedModel,
+  type GenerateOptions,
+  type LoadOptions,
+  load,
+  Model,
+  type ModelInfo,
+  type Prompt,
+} from "./api/model.js";
+export type { ScoreOptions, ScoreResult } from "./api/score.js";
+export { acceptanceRate, type DecodeStats, tokensPerPass, tokensPerSecond } from "./decoding/stats.js";
+export type { Strategy } from "./decoding/strategies.js";
+export type { SamplingOptions } from "./engine/sampling.js";
+export { type ErrorCode, OutriderError } from "./errors.js";
+export type { InstructionSet } from "./runtime/core.js";
+export type { ChatMessage } from "./text/chat-template.js";
