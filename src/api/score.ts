@@ -1,5 +1,6 @@
-import { type Engine, maxStep } from "../engine/engine.js";
+import type { Engine } from "../engine/engine.js";
 import { resolveSampling } from "../engine/sampling.js";
+import { maxStep } from "../engine/sequence.js";
 import { OutriderError } from "../errors.js";
 
 export interface ScoreOptions {

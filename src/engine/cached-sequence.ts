@@ -2,9 +2,9 @@ import { OutriderError } from "../errors.js";
 import { blockSize } from "../runtime/kv-cache.js";
 import type { NativePass } from "../runtime/native.js";
 import type { BlockPool } from "./block-table.js";
-import { type Engine, maxStep } from "./engine.js";
+import type { Engine } from "./engine.js";
 import { type Adjustment, adjustments, adjusts, type Sampling } from "./sampling.js";
-import type { Sequence, StepOptions, StepResult } from "./sequence.js";
+import { maxStep, type Sequence, type StepOptions, type StepResult } from "./sequence.js";
 
 interface Pending {
   readonly tokens: readonly number[];

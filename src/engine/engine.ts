@@ -8,7 +8,7 @@ import { type Program, ProgramBuilder } from "../runtime/program.js";
 import type { GgufFile } from "../weights/gguf.js";
 import { BlockPool } from "./block-table.js";
 import { CachedSequence } from "./cached-sequence.js";
-import type { Sequence } from "./sequence.js";
+import { maxStep, type Sequence } from "./sequence.js";
 
 export interface EngineOptions {
   /** Threads of the native core, 1 to 64; default: one a processor core, at most 8. Never changes a result. */
@@ -25,8 +25,6 @@ export interface EngineOptions {
   readonly onProgress?: ((done: number, total: number) => void) | undefined;
 }
 
-/** Most rows of a pass whose logits may be wanted: the longest step. */
-export const maxStep = 64;
 const defaultContext = 8192;
 const defaultChunk = 512;
 // Sequences beside the one that generates: a conversation each, kept for its prefix. Untouched blocks take no memory.

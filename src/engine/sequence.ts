@@ -1,5 +1,8 @@
 import type { Sampling } from "./sampling.js";
 
+/** Most tokens that one step may take: rows of a pass whose logits are wanted. */
+export const maxStep = 64;
+
 /** What one pass asks of the engine, beside the tokens themselves. */
 export interface StepOptions {
   /**

@@ -15,4 +15,9 @@ export class Core extends Owned {
       "core",
     );
   }
+
+  /** Milliseconds to read so many bytes once with all threads: the floor of a pass over weights of that size. */
+  readMilliseconds(bytes: number, repetitions = 10): Promise<number> {
+    return native((core) => core.measureReading(this.handle, bytes, repetitions));
+  }
 }

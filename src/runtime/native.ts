@@ -61,6 +61,7 @@ interface Addon {
   createCache(layers: number, heads: number, headDim: number, blocks: number, half: boolean): Handle;
   copyCells(cache: Handle, from: Int32Array, to: Int32Array): void;
   createProgram(core: Handle, spec: NativeProgramSpec): Handle;
+  measureReading(core: Handle, bytes: number, repetitions: number): Promise<number>;
   createCancel(): Handle;
   cancel(cancel: Handle): void;
   run(program: Handle, pass: NativePass, cancel: Handle): Promise<NativeResult>;

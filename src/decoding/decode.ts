@@ -1,0 +1,206 @@
+import type { Sampling } from "../engine/sampling.js";
+import type { Sequence, StepResult } from "../engine/sequence.js";
+import { OutriderError } from "../errors.js";
+import type { Draft, Drafter } from "./drafter.js";
+import { type Planner, reachOf } from "./plan.js";
+import { type DecodeStats, newStats } from "./stats.js";
+import { verify } from "./verify.js";
+
+export interface DecodeOptions {
+  readonly drafter: Drafter;
+  readonly planner: Planner;
+  readonly sampling: Sampling;
+  /** Emit at most so many tokens, 0 or more. */
+  readonly maxTokens: number;
+  /** Tokens that end the text; the one that does is emitted. */
+  readonly endIds: ReadonlySet<number>;
+  /** Give the `top` best tokens beside every emitted one, 0 (default) to 64. */
+  readonly top?: number;
+  readonly signal?: AbortSignal | undefined;
+  /** Counted up while decoding. */
+  readonly stats?: DecodeStats;
+  /** Milliseconds from any origin. Default: `performance.now`. */
+  readonly now?: () => number;
+}
+
+/** Why a text ended: an end token, `maxTokens`, or no place left in the context. */
+export type FinishReason = "end" | "length" | "context";
+
+/** What one pass emitted. */
+export interface DecodedStep {
+  /** [n] at least one, but none when the text may not grow at all. */
+  readonly tokens: readonly number[];
+  /** [n] natural log-probabilities under the model's own distribution. */
+  readonly logprobs: Float32Array;
+  /** [n × top] best first. */
+  readonly topTokens: Int32Array;
+  /** [n × top] */
+  readonly topLogprobs: Float32Array;
+  /** The drafter that proposed the first `accepted` tokens; the last one is always the model's own. */
+  readonly drafter: string;
+  /** Drafted tokens that the pass verified. */
+  readonly drafted: number;
+  readonly accepted: number;
+  /** Set in the last step, and only there. */
+  readonly finish?: FinishReason;
+}
+
+/**
+ * Continues a text, one pass after another: draft, verify, keep. The text is the cached `sequence.tokens` and then
+ * `lastToken`, which may be a prompt's last token: its pass emits the first new one.
+ *
+ * Tokens and log-probabilities are those of plain decoding, whatever is drafted, and so is the place where the text
+ * ends. After every step `sequence.tokens` is the text without its last token, so leaving the loop early, or an abort,
+ * leaves a sequence that can go on. The drafter is reset, and stays the caller's to dispose of.
+ *
+ * Throws `ERR_ABORTED` once the signal is aborted, `ERR_BAD_REQUEST` when a draft is malformed.
+ */
+export async function* decode(
+  sequence: Sequence,
+  lastToken: number,
+  options: DecodeOptions,
+): AsyncGenerator<DecodedStep, void, undefined> {
+  const { drafter, planner, sampling, maxTokens, endIds, top = 0, signal } = options;
+  const { stats = newStats(), now = () => performance.now() } = options;
+  // The whole text, the last token included, must fit the context.
+  const room = sequence.context - sequence.tokens.length - 1;
+  const limit = Math.min(maxTokens, room);
+  const limitReason = maxTokens <= room ? "length" : "context";
+  if (limit <= 0) {
+    yield { ...NOTHING, drafter: drafter.name, finish: limitReason };
+    return;
+  }
+
+  await drafter.reset([...sequence.tokens, lastToken]);
+  let last = lastToken;
+  for (let left = limit; left > 0; ) {
+    if (signal?.aborted)
+      throw new OutriderError("ERR_ABORTED", "Generation was aborted.", { cause: signal.reason });
+    const start = now();
+    // Every emitted token but one is an accepted draft, so more than left - 1 cannot be of use.
+    const most = Math.min(sequence.maxStep, left) - 1;
+    const wanted = planner.limit(most);
+    const draft = wanted > 0 ? await drafter.propose(wanted, planner.floor) : undefined;
+    const pass = assemble(last, draft, planner, most, drafter.name);
+    const draftMs = now() - start;
+
+    const result = await sequence.step(pass.tokens, { parents: pass.parents, sampling, top, signal });
+    const { tokens, path } = verify(pass.tokens, pass.parents, result.picks, endIds, pass.padding);
+    sequence.keep(path);
+    const info = { tokens: pass.tokens, parents: pass.parents, path, result };
+    const accounted = now();
+    drafter.accept(tokens, info);
+    const end = now();
+
+    last = tokens.at(-1)!;
+    left -= tokens.length;
+    const drafted = pass.tokens.length - 1 - pass.padding;
+    const accepted = tokens.length - 1;
+    planner.observe({
+      length: pass.tokens.length,
+      coreMs: result.coreMs,
+      draftMs: draftMs + end - accounted,
+      proposed: draft?.tokens.length ?? 0,
+      drafted,
+      emitted: tokens.length,
+    });
+    count(stats, pass, path);
+    stats.coreMs += result.coreMs;
+    stats.draftMs += draftMs + end - accounted;
+    stats.decodeMs += end - start;
+
+    const finish = endIds.has(last) ? "end" : left <= 0 ? limitReason : undefined;
+    yield { tokens, ...selectRows(result, path, top), drafter: drafter.name, drafted, accepted, finish };
+    if (finish === "end") return;
+  }
+}
+
+const NOTHING = {
+  tokens: [],
+  logprobs: new Float32Array(0),
+  topTokens: new Int32Array(0),
+  topLogprobs: new Float32Array(0),
+  drafted: 0,
+  accepted: 0,
+} as const;
+
+interface Pass {
+  readonly tokens: number[];
+  readonly parents: number[];
+  /** Tokens at the end of the pass that nobody drafted. */
+  readonly padding: number;
+}
+
+/** The last token, then those drafted tokens that are worth their place, then padding. */
+function assemble(
+  last: number,
+  draft: Draft | undefined,
+  planner: Planner,
+  most: number,
+  name: string,
+): Pass {
+  const tokens = [last];
+  const parents = [-1];
+  if (draft !== undefined && draft.tokens.length > 0) {
+    checkDraft(draft, name);
+    const place = new Map<number, number>([[-1, 0]]);
+    for (const index of planner.choose(reachOf(draft))) {
+      if (tokens.length > most) break;
+      const parent = draft.parents === undefined ? index - 1 : draft.parents[index]!;
+      place.set(index, tokens.length);
+      tokens.push(draft.tokens[index]!);
+      parents.push(place.get(parent)!);
+    }
+  }
+  const padding = planner.padTo(tokens.length, most + 1) - tokens.length;
+  for (let i = 0; i < padding; i++) {
+    parents.push(tokens.length - 1);
+    tokens.push(last);
+  }
+  return { tokens, parents, padding };
+}
+
+function checkDraft({ tokens, parents, probabilities }: Draft, name: string): void {
+  const problem =
+    tokens.length !== probabilities.length || (parents !== undefined && parents.length !== tokens.length)
+      ? `${tokens.length} tokens with ${probabilities.length} probabilities and ${parents?.length ?? "no"} parents`
+      : parents?.some((parent, i) => !Number.isInteger(parent) || parent < -1 || parent >= i)
+        ? "a parent that is not a token before its child"
+        : tokens.some((token) => !Number.isInteger(token) || token < 0)
+          ? "something that is not a token id"
+          : undefined;
+  if (problem === undefined) return;
+  throw new OutriderError("ERR_BAD_REQUEST", `The drafter "${name}" proposed ${problem}.`, {
+    param: "drafter",
+  });
+}
+
+function count(stats: DecodeStats, { tokens, parents, padding }: Pass, path: readonly number[]): void {
+  stats.passes++;
+  stats.tokens += path.length;
+  stats.accepted += path.length - 1;
+  stats.padded += padding;
+  const depths = [0];
+  for (let node = 1; node < tokens.length - padding; node++) {
+    const depth = depths[parents[node]!]! + 1;
+    depths.push(depth);
+    stats.drafted++;
+    stats.draftedByPosition[depth - 1] = (stats.draftedByPosition[depth - 1] ?? 0) + 1;
+    stats.acceptedByPosition[depth - 1] ??= 0;
+  }
+  for (let depth = 1; depth < path.length; depth++) stats.acceptedByPosition[depth - 1]!++;
+}
+
+function selectRows({ logprobs, topTokens, topLogprobs }: StepResult, path: readonly number[], top: number) {
+  const selected = {
+    logprobs: new Float32Array(path.length),
+    topTokens: new Int32Array(path.length * top),
+    topLogprobs: new Float32Array(path.length * top),
+  };
+  for (const [i, row] of path.entries()) {
+    selected.logprobs[i] = logprobs[row]!;
+    selected.topTokens.set(topTokens.subarray(row * top, (row + 1) * top), i * top);
+    selected.topLogprobs.set(topLogprobs.subarray(row * top, (row + 1) * top), i * top);
+  }
+  return selected;
+}

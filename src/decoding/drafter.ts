@@ -1,0 +1,57 @@
+import type { StepResult } from "../engine/sequence.js";
+
+/** A guess at the tokens that follow the text so far: a chain, or a tree when `parents` is given. */
+export interface Draft {
+  readonly tokens: readonly number[];
+  /**
+   * For each drafted token the index of the drafted token before it; -1: it follows the text's last token. Parents
+   * stand before their children. Default: a chain, `[-1, 0, 1, …]`.
+   */
+  readonly parents?: readonly number[];
+  /** For each drafted token the estimated chance, 0 to 1, that it is accepted once its parent is. */
+  readonly probabilities: readonly number[];
+}
+
+/** What a finished pass computed, for drafters that learn from more than the emitted tokens. */
+export interface PassInfo {
+  /** The tokens of the pass: the text's last token, then what was drafted. */
+  readonly tokens: readonly number[];
+  /** For each token of the pass the index of the one before it; -1 for the first. */
+  readonly parents: readonly number[];
+  /** Indices of the pass tokens that stayed, from the first on. */
+  readonly path: readonly number[];
+  readonly result: StepResult;
+}
+
+/**
+ * Guesses what a model will say next. A wrong guess costs time and never changes the text, so a drafter may be as
+ * crude as it likes. It sees the prompt once and then every emitted token, in order.
+ */
+export interface Drafter extends Disposable {
+  readonly name: string;
+  /** Begins a new text. `prompt` is borrowed: copy what must outlive the call. */
+  reset(prompt: readonly number[]): void | Promise<void>;
+  /**
+   * The tokens that the pass after the last `propose` emitted; at least one. Only some of the proposal may have been
+   * verified, or none of it.
+   */
+  accept(tokens: readonly number[], pass?: PassInfo): void;
+  /**
+   * At most `limit` tokens, perhaps none. A token whose chance of being reached and accepted is below `floor` is not
+   * worth verifying: a drafter that pays for each token stops there.
+   */
+  propose(limit: number, floor: number): Draft | Promise<Draft>;
+}
+
+export const EMPTY_DRAFT: Draft = { tokens: [], probabilities: [] };
+
+/** Plain decoding. */
+export function noDrafter(): Drafter {
+  return {
+    name: "none",
+    reset() {},
+    accept() {},
+    propose: () => EMPTY_DRAFT,
+    [Symbol.dispose]() {},
+  };
+}

@@ -1,0 +1,164 @@
+import { Calibration } from "./calibration.js";
+import type { CostModel } from "./cost-model.js";
+import type { Draft } from "./drafter.js";
+import { Recent } from "./recent.js";
+
+/** What a pass cost and brought. */
+export interface PassCost {
+  /** Tokens of the pass: the text's last one, the drafted ones, padding. */
+  readonly length: number;
+  /** Milliseconds inside the core. */
+  readonly coreMs: number;
+  /** Milliseconds inside the drafter. */
+  readonly draftMs: number;
+  /** Tokens that the drafter proposed, verified or not. */
+  readonly proposed: number;
+  /** Tokens that the pass verified. */
+  readonly drafted: number;
+  /** Tokens that the pass emitted. */
+  readonly emitted: number;
+}
+
+/** Decides how much to draft and how much of a draft is worth its pass. */
+export interface Planner {
+  /** The most tokens that the drafter should propose now, 0 to `most`. */
+  limit(most: number): number;
+  /** The smallest chance of acceptance that still pays for a token's place in the pass. */
+  readonly floor: number;
+  /**
+   * Indices of the drafted tokens to verify, ascending, every one with its ancestors. `reach[i]`: the estimated
+   * chance that token i and all its ancestors are accepted.
+   */
+  choose(reach: readonly number[]): number[];
+  /** The length to which a pass of `length` tokens is filled up in order to learn its cost; at most `most`. */
+  padTo(length: number, most: number): number;
+  observe(pass: PassCost): void;
+}
+
+/** Always drafts `length` tokens and verifies whatever is drafted. */
+export function fixedLength(length: number): Planner {
+  return {
+    limit: (most) => Math.min(length, most),
+    floor: 0,
+    choose: (reach) => reach.map((_, i) => i),
+    padTo: (passLength) => passLength,
+    observe() {},
+  };
+}
+
+/**
+ * Verifies as much of a draft as pays: the part that maximises expected tokens - rate × cost, where the rate is what
+ * decoding yields at the moment in tokens for the cost of a single-token pass (the renewal-reward rule: maximising
+ * each pass's own tokens per cost instead would favour short passes). A drafter's claims are believed as far as they
+ * came true, so one that is always wrong ends up costing less than 1 % (plan.test.ts).
+ *
+ * For one drafter; it keeps what it learned when the text changes. `costs` may be shared.
+ */
+export function adaptiveLength(costs: CostModel): Planner {
+  let tokens = RATE_WINDOW;
+  let cost = RATE_WINDOW;
+  // The first calls of a drafter run unoptimised, a hundred times slower: a median, not a mean.
+  const draftMsPerToken = new Recent(DRAFT_SAMPLES);
+  let claimed = 0;
+  let accepted = 0;
+  // What the next pass stakes on the draft, for `observe`.
+  let stake = 0;
+  const byDepth = new Calibration(new Array<number>(costs.maxLength).fill(DEPTH_PRIOR), DEPTH_STRENGTH);
+
+  /** In tokens for the cost of a single-token pass; plain decoding has 1. */
+  const rate = () => Math.max(1, tokens / cost);
+  const draftCost = () => {
+    const single = costs.ms(1);
+    return single === undefined || draftMsPerToken.size < DRAFT_SAMPLES
+      ? 0
+      : draftMsPerToken.median() / single;
+  };
+
+  return {
+    limit(most) {
+      stake = 0;
+      if (costs.probe() === 1) return 0;
+      const longest = Math.min(most, costs.maxLength - 1);
+      const each = draftCost();
+      if (each < FREE_DRAFT) return longest;
+      // A drafter that pays for each token must decide before it sees the draft: reckon with the usual acceptance.
+      const reach: number[] = [];
+      for (let depth = 0; depth < longest; depth++) {
+        reach.push((reach[depth - 1] ?? 1) * byDepth.estimate(depth));
+      }
+      return bestCount(reach, rate(), costs, each);
+    },
+    get floor() {
+      const slope = (costs.relative(costs.maxLength) - 1) / costs.maxLength;
+      return Math.min(1, rate() * (draftCost() + slope / 2));
+    },
+    choose(reach) {
+      const order = reach.map((_, i) => i).sort((a, b) => reach[b]! - reach[a]! || a - b);
+      const trust = Math.min(1, (accepted + TRUST_STRENGTH) / (claimed + TRUST_STRENGTH));
+      const sorted = order.slice(0, costs.maxLength - 1).map((i) => trust * reach[i]!);
+      const chosen = order.slice(0, bestCount(sorted, rate(), costs, 0));
+      stake = chosen.reduce((sum, i) => sum + reach[i]!, 0);
+      return chosen.sort((a, b) => a - b);
+    },
+    padTo(length, most) {
+      const probe = costs.probe() ?? 0;
+      return probe <= most ? Math.max(length, probe) : length;
+    },
+    observe(pass) {
+      costs.observe(pass.length, pass.coreMs);
+      const single = costs.ms(1);
+      const right = pass.emitted - 1;
+      tokens = RATE_KEPT * tokens + pass.emitted;
+      cost =
+        RATE_KEPT * cost +
+        costs.relative(Math.min(pass.drafted + 1, costs.maxLength)) +
+        (single === undefined ? 0 : pass.draftMs / single);
+      claimed = TRUST_KEPT * claimed + stake;
+      accepted = TRUST_KEPT * accepted + right;
+      if (pass.proposed > 0) draftMsPerToken.add(pass.draftMs / pass.proposed);
+      byDepth.fade(TRUST_KEPT);
+      for (let depth = 0; depth < Math.min(pass.drafted, right + 1, costs.maxLength); depth++) {
+        byDepth.observe(depth, depth < right);
+      }
+    },
+  };
+}
+
+const RATE_WINDOW = 32;
+const RATE_KEPT = 1 - 1 / RATE_WINDOW;
+/** Distrust halves in about 140 passes; then the drafter is tried again. */
+const TRUST_KEPT = 0.995;
+const TRUST_STRENGTH = 4;
+const DEPTH_PRIOR = 0.7;
+const DEPTH_STRENGTH = 4;
+const DRAFT_SAMPLES = 9;
+/** A drafter whose token costs less than this part of a pass may always look; only verifying is weighed. */
+const FREE_DRAFT = 0.01;
+
+/** How many of these tokens, best first, to put in a pass; `each` is what a token costs beside the pass. */
+function bestCount(reach: readonly number[], rate: number, costs: CostModel, each: number): number {
+  let best = 0;
+  let bestGain = 0;
+  let expected = 0;
+  for (let count = 1; count <= reach.length; count++) {
+    expected += reach[count - 1]!;
+    const gain = expected - rate * (costs.relative(count + 1) - 1 + each * count);
+    if (gain > bestGain) {
+      best = count;
+      bestGain = gain;
+    }
+  }
+  return best;
+}
+
+/** [k] for each drafted token the chance that it and all its ancestors are accepted. */
+export function reachOf(draft: Draft): number[] {
+  const reach: number[] = [];
+  for (let i = 0; i < draft.tokens.length; i++) {
+    const parent = draft.parents === undefined ? i - 1 : draft.parents[i]!;
+    // A drafter is anybody's code: what is not a probability counts as the nearest one, NaN as 0.
+    const probability = Math.min(1, Math.max(0, draft.probabilities[i]! || 0));
+    reach.push((parent < 0 ? 1 : reach[parent]!) * probability);
+  }
+  return reach;
+}

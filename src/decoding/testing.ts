@@ -1,0 +1,168 @@
+import type { Sampling } from "../engine/sampling.js";
+import type { Sequence, StepOptions, StepResult } from "../engine/sequence.js";
+
+/** Arg-max, nothing else. */
+export const GREEDY: Sampling = {
+  temperature: 0,
+  topK: 0,
+  topP: 1,
+  minP: 0,
+  repetitionPenalty: 1,
+  presencePenalty: 0,
+  frequencyPenalty: 0,
+  logitBias: new Map(),
+  seed: 0,
+  promptLength: 0,
+};
+
+export interface FakeOptions {
+  /** Token ids are 0 to vocab - 1. Default 16. */
+  readonly vocab?: number;
+  readonly context?: number;
+  readonly maxStep?: number;
+  /** What the model would most like to say after these tokens; default: whatever the hash says. */
+  readonly next?: (tokens: readonly number[]) => number;
+  /** Told the number of tokens of each pass; returns its `coreMs`. Default: 1. */
+  readonly cost?: (n: number) => number;
+}
+
+/**
+ * A sequence without a model. Logits are a hash of the last two tokens (so that text repeats itself, as a drafter
+ * likes it) plus a little of a hash of the whole past (so that one wrong row in the cache shows in every later
+ * log-probability). Checks its caller: parents, pending rows, sizes.
+ */
+export function fakeSequence(options: FakeOptions = {}, cached: readonly number[] = []): Sequence {
+  const { vocab = 16, context = 4096, maxStep = 16, next, cost = () => 1 } = options;
+  let tokens = [...cached];
+  let pending: { tokens: number[]; parents: number[] } | undefined;
+  let disposed = false;
+
+  const ready = (call: string) => {
+    if (disposed) throw new Error(`${call} on a disposed sequence`);
+    if (pending) throw new Error(`${call} while the rows of a pass wait for keep`);
+  };
+  const room = (call: string, n: number) => {
+    if (tokens.length + n > context) throw new Error(`${call} of ${n} at ${tokens.length} of ${context}`);
+  };
+
+  const sequence: Sequence = {
+    get tokens() {
+      return tokens;
+    },
+    context,
+    maxStep,
+    async prefill(more, signal) {
+      ready("prefill");
+      room("prefill", more.length);
+      signal?.throwIfAborted();
+      tokens.push(...more);
+    },
+    async step(pass, { parents = pass.map((_, i) => i - 1), sampling, top = 0, signal }: StepOptions) {
+      ready("step");
+      room("step", pass.length);
+      if (pass.length < 1 || pass.length > maxStep) throw new Error(`step of ${pass.length} tokens`);
+      if (parents.length !== pass.length) throw new Error("parents and tokens differ in length");
+      for (const [i, parent] of parents.entries()) {
+        const token = pass[i]!;
+        if (!Number.isInteger(token) || token < 0 || token >= vocab) throw new Error(`token ${token}`);
+        if (!Number.isInteger(parent) || parent < -1 || parent >= i)
+          throw new Error(`parent ${parent} of ${i}`);
+      }
+      await Promise.resolve();
+      signal?.throwIfAborted();
+      const result = rows(pass, parents, sampling, top);
+      pending = { tokens: [...pass], parents: [...parents] };
+      return result;
+    },
+    keep(path) {
+      if (!pending) throw new Error("keep without a pass");
+      path.reduce((before, node) => {
+        if (pending?.parents[node] !== before) throw new Error(`keep: ${node} does not follow ${before}`);
+        return node;
+      }, -1);
+      tokens.push(...path.map((node) => pending!.tokens[node]!));
+      pending = undefined;
+    },
+    truncate(length) {
+      ready("truncate");
+      if (length < 0 || length > tokens.length) throw new Error(`truncate to ${length} of ${tokens.length}`);
+      tokens = tokens.slice(0, length);
+    },
+    fork(length = tokens.length) {
+      ready("fork");
+      return fakeSequence(options, tokens.slice(0, length));
+    },
+    [Symbol.dispose]() {
+      disposed = true;
+    },
+  };
+  return sequence;
+
+  function rows(
+    pass: readonly number[],
+    parents: readonly number[],
+    sampling: Sampling,
+    top: number,
+  ): StepResult {
+    const n = pass.length;
+    const result = {
+      picks: new Int32Array(n),
+      logprobs: new Float32Array(n),
+      topTokens: new Int32Array(n * top),
+      topLogprobs: new Float32Array(n * top),
+      coreMs: cost(n),
+    };
+    const texts: number[][] = [];
+    for (let row = 0; row < n; row++) {
+      const text = [...(texts[parents[row]!] ?? tokens), pass[row]!];
+      texts.push(text);
+      const logprobs = fakeLogprobs(text, vocab, next);
+      const scores = logprobs.map((logprob, token) => {
+        if (sampling.temperature === 0) return logprob;
+        const uniform = (hash(sampling.seed, text.length, token) + 1) / 2 ** 32;
+        return logprob / sampling.temperature - Math.log(-Math.log(uniform * (1 - 1e-9)));
+      });
+      const pick = order(scores)[0]!;
+      result.picks[row] = pick;
+      result.logprobs[row] = logprobs[pick]!;
+      for (const [rank, token] of order(logprobs).slice(0, top).entries()) {
+        result.topTokens[row * top + rank] = token;
+        result.topLogprobs[row * top + rank] = logprobs[token]!;
+      }
+    }
+    return result;
+  }
+}
+
+function fakeLogprobs(
+  text: readonly number[],
+  vocab: number,
+  next: ((tokens: readonly number[]) => number) | undefined,
+): number[] {
+  const recent = hash(text.at(-1) ?? 0, text.at(-2) ?? 0);
+  const whole = hash(...text);
+  const wanted = next?.(text);
+  const logits = Array.from({ length: vocab }, (_, token) => {
+    const habit = (6 * hash(recent, token)) / 2 ** 32;
+    const past = (0.5 * hash(whole, token)) / 2 ** 32;
+    return habit + past + (token === wanted ? 10 : 0);
+  });
+  const norm = Math.log(logits.reduce((sum, logit) => sum + Math.exp(logit), 0));
+  return logits.map((logit) => logit - norm);
+}
+
+/** Token ids, best score first, ties to the lowest id. */
+function order(scores: readonly number[]): number[] {
+  return scores.map((_, token) => token).sort((a, b) => scores[b]! - scores[a]! || a - b);
+}
+
+/** Unsigned 32 bits from any integers. */
+function hash(...values: readonly number[]): number {
+  let h = 0x9e3779b9;
+  for (const value of values) {
+    h = Math.imul(h ^ value, 0x85ebca6b);
+    h = Math.imul(h ^ (h >>> 13), 0xc2b2ae35);
+    h ^= h >>> 16;
+  }
+  return h >>> 0;
+}

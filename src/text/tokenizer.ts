@@ -1,0 +1,56 @@
+import { OutriderError, quote } from "../errors.js";
+import { bpeTokenizer } from "./bpe-tokenizer.js";
+import type { SpecialTokens } from "./special-tokens.js";
+import { requiredString, type Vocabulary, vocabularyFromMetadata } from "./vocabulary.js";
+
+/** Text to token ids and back. Ids are integers from 0 to `vocabSize` - 1; others are ERR_BAD_REQUEST. */
+export interface Tokenizer {
+  readonly vocabSize: number;
+  readonly bosId?: number;
+  readonly eosId?: number;
+  readonly padId?: number;
+  /** Whether a prompt begins with `bosId`, which is then defined. `encode` does not add it. */
+  readonly addBos: boolean;
+  /** Tokens after which generation ends. */
+  readonly endIds: ReadonlySet<number>;
+  /** Finds control tokens written out in text. */
+  readonly controlTokens: SpecialTokens;
+  /** The model's Jinja template for conversations. */
+  readonly chatTemplate?: string;
+  /** What was odd in the file and could be lived with. */
+  readonly warnings: readonly string[];
+  /**
+   * The tokens of `text`; nothing is added. Lone surrogates count as U+FFFD.
+   * `special`: control tokens written out in the text become those tokens (default false: they are text).
+   */
+  encode(text: string, options?: { special?: boolean }): number[];
+  /** The text of `ids`; bytes that are not UTF-8 become U+FFFD. `special`: with control tokens written out (default false). */
+  decode(ids: Iterable<number>, options?: { special?: boolean }): string;
+  /** The bytes that a token adds to the text; of a control token, its name in UTF-8; may be part of a character. */
+  bytes(id: number): Uint8Array;
+  /** A token as the file writes it. */
+  text(id: number): string;
+  /** Whether a token is a sign to the program and adds no text. */
+  isControl(id: number): boolean;
+}
+
+const models: Record<string, (metadata: ReadonlyMap<string, unknown>, vocabulary: Vocabulary) => Tokenizer> =
+  {
+    gpt2: bpeTokenizer,
+  };
+
+/**
+ * The tokenizer that a model file describes.
+ * @param metadata the file's `tokenizer.*` keys: string arrays as string[], numeric arrays as typed arrays
+ * Throws ERR_MODEL_UNSUPPORTED for a kind of tokenizer that is not known, ERR_TOKENIZER for data that is not valid.
+ */
+export function tokenizerFromMetadata(metadata: ReadonlyMap<string, unknown>): Tokenizer {
+  const model = requiredString(metadata, "tokenizer.ggml.model");
+  if (!Object.hasOwn(models, model)) {
+    throw new OutriderError(
+      "ERR_MODEL_UNSUPPORTED",
+      `tokenizer.ggml.model: the tokenizer ${quote(model)} is not supported; supported: ${Object.keys(models).join(", ")}`,
+    );
+  }
+  return models[model]!(metadata, vocabularyFromMetadata(metadata));
+}
