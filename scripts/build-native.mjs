@@ -22,6 +22,7 @@ const perFile = {
   "kernels_avx512.cpp": [
     ..."-O3 -mavx512f -mavx512bw -mavx512vl -mavx512dq -mavx512vnni -mavx2 -mfma -mf16c".split(" "),
     "-mprefer-vector-width=512",
+    "-Wno-maybe-uninitialized", // g++ 12 says it of its own intrinsics (bug 105593)
   ],
 };
 const linking = ["-static-libstdc++", "-static-libgcc", "-pthread", "-Wl,--gc-sections"];

@@ -9,7 +9,7 @@ const mayImport: Record<string, readonly string[]> = {
   text: [],
   models: ["runtime", "weights"],
   engine: ["runtime", "weights", "models"],
-  decoding: ["engine"],
+  decoding: ["text", "engine"],
   api: ["weights", "text", "models", "engine", "decoding"],
   cli: ["runtime", "weights", "text", "models", "engine", "decoding", "api", "index"],
 };

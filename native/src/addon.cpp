@@ -8,6 +8,7 @@
 #include <cmath>
 #include <functional>
 
+#include "bandwidth.h"
 #include "error.h"
 #include "program.h"
 
@@ -314,6 +315,18 @@ napi_value createProgram(napi_env env, napi_callback_info i) {
   return makeHandle(env, std::make_shared<Program>(core, std::move(spec)));
 }
 
+napi_value measureReading(napi_env env, napi_callback_info i) {
+  const Call call(env, i, 3);
+  const auto core = handle<Core>(env, call[0]);
+  const int64_t bytes = integer(env, call[1]), repetitions = integer(env, call[2]);
+  if (bytes < 1 || bytes > (int64_t(1) << 36) || repetitions < 1 || repetitions > 1000) throw programError("measureReading: out of range");
+  auto ms = std::make_shared<double>(0);
+  auto job = std::make_unique<Job>();
+  job->work = [core, bytes, repetitions, ms] { *ms = readMilliseconds(*core, size_t(bytes), int(repetitions)); };
+  job->result = [ms](napi_env e) { return number(e, *ms); };
+  return start(env, std::move(job));
+}
+
 napi_value createCancel(napi_env env, napi_callback_info) { return makeHandle(env, std::make_shared<Cancel>(false)); }
 
 napi_value cancel(napi_env env, napi_callback_info i) {
@@ -410,6 +423,7 @@ napi_value init(napi_env env, napi_value exports) {
   add("createCache", guarded<createCache>);
   add("copyCells", guarded<copyCells>);
   add("createProgram", guarded<createProgram>);
+  add("measureReading", guarded<measureReading>);
   add("createCancel", guarded<createCancel>);
   add("cancel", guarded<cancel>);
   add("run", guarded<run>);

@@ -17,6 +17,9 @@ constexpr int kMaxQueries = 8;
 
 enum class WeightType : int { F32 = 0, F16 = 1, Q4_0 = 2, Q4_1 = 3, Q8_0 = 8, BF16 = 30 };  // ggml's numbers
 
+// Inline functions of this file are forced inline: a copy compiled with one instruction set must not be what the
+// linker keeps for all.
+
 // A weight matrix [columns out, k in] lies in tiles of 16 output columns, inputs in order:
 //   F32/F16/BF16: for each input 16 values.
 //   Q4_0: per 32 inputs 256 bytes of nibbles, 16 fp16 scales d.            w = d * (q - 8)
@@ -24,7 +27,7 @@ enum class WeightType : int { F32 = 0, F16 = 1, Q4_0 = 2, Q4_1 = 3, Q8_0 = 8, BF
 //   Q8_0: per 32 inputs 512 bytes (q + 128), 16 fp16 d.                    w = d * (byte - 128)
 // Nibbles: byte 64*g + 4*c + j holds input 4*g + j (low) and input 16 + 4*g + j (high) of column c, g = 0..3.
 // Bytes (Q8_0): byte 64*g + 4*c + j holds input 4*g + j of column c, g = 0..7.
-constexpr size_t tileBytes(WeightType type, int k) {
+[[gnu::always_inline]] constexpr size_t tileBytes(WeightType type, int k) {
   switch (type) {
     case WeightType::F32: return size_t(k) * 64;
     case WeightType::F16:
@@ -35,18 +38,18 @@ constexpr size_t tileBytes(WeightType type, int k) {
   }
   return 0;
 }
-constexpr bool isBlockQuantised(WeightType type) {
+[[gnu::always_inline]] constexpr bool isBlockQuantised(WeightType type) {
   return type == WeightType::Q4_0 || type == WeightType::Q4_1 || type == WeightType::Q8_0;
 }
 
 // A row of activations quantised to 8 bits, k a multiple of 32:
 //   int8 q[k], then per block: float scale, float scale * sum(q), int32 sum(q): three arrays of k / 32.
 struct QuantisedRow {
-  static constexpr size_t bytes(int k) { return (size_t(k) + size_t(k / kBlock) * 12 + 63) / 64 * 64; }
-  static const int8_t* values(const uint8_t* row) { return reinterpret_cast<const int8_t*>(row); }
-  static const float* scales(const uint8_t* row, int k) { return reinterpret_cast<const float*>(row + k); }
-  static const float* scaledSums(const uint8_t* row, int k) { return scales(row, k) + k / kBlock; }
-  static const int32_t* sums(const uint8_t* row, int k) {
+  [[gnu::always_inline]] static constexpr size_t bytes(int k) { return (size_t(k) + size_t(k / kBlock) * 12 + 63) / 64 * 64; }
+  [[gnu::always_inline]] static const int8_t* values(const uint8_t* row) { return reinterpret_cast<const int8_t*>(row); }
+  [[gnu::always_inline]] static const float* scales(const uint8_t* row, int k) { return reinterpret_cast<const float*>(row + k); }
+  [[gnu::always_inline]] static const float* scaledSums(const uint8_t* row, int k) { return scales(row, k) + k / kBlock; }
+  [[gnu::always_inline]] static const int32_t* sums(const uint8_t* row, int k) {
     return reinterpret_cast<const int32_t*>(scaledSums(row, k) + k / kBlock);
   }
 };
@@ -120,7 +123,7 @@ const Kernels* avx2();    // nullptr where this build has none; the caller check
 const Kernels* avx512();
 
 // Index into Kernels::matmulFloat and matmulQuantised (Q4_0 = 0 there).
-constexpr int floatIndex(WeightType type) {
+[[gnu::always_inline]] constexpr int floatIndex(WeightType type) {
   switch (type) {
     case WeightType::F32: return 0;
     case WeightType::F16: return 1;

@@ -9,14 +9,18 @@ const MAX_LENGTH = 16;
  */
 const PRIOR = [1, 1, 1.02, 1.07, 1.16, 1.25, 1.29, 1.33, 1.46, 1.6, 1.73, 1.86, 2, 2.13, 2.27, 2.4];
 
-/** Measured on purpose; the lengths between follow their neighbours. Longest first: it decides most. */
-const PROBES = [1, 8, 4, 2] as const;
+/** Measured on purpose; the lengths between follow their neighbours. */
+const PROBES: readonly number[] = [1, 2, 4, 8];
 const PROBES_EACH = 3;
 /** A probed length that has not been seen for so many passes is measured again. */
 const STALE_PASSES = 512;
 
+/** Where an added token costs more than this part of a pass, hardly a draft pays, nor does measuring longer passes. */
+const STEEP = 0.5;
+
 const SAMPLES = 7;
-const SCALE_SAMPLES = 15;
+/** Passes that tell the machine's present speed. */
+const WINDOW = 15;
 
 /**
  * Learns what passes cost on this machine, now. Two things are kept apart: the time of a single-token pass, which
@@ -28,7 +32,12 @@ export class CostModel {
   readonly maxLength: number;
   readonly #relative: Float64Array;
   readonly #samples: Recent[];
-  readonly #singles = new Recent(SCALE_SAMPLES);
+  /** The last passes, a ring: `#passes` modulo `WINDOW` is the oldest. */
+  readonly #lengths = new Int32Array(WINDOW);
+  readonly #times = new Float64Array(WINDOW);
+  readonly #sampled = new Uint8Array(WINDOW);
+  readonly #scratch = new Float64Array(WINDOW);
+  #single: number | undefined;
   readonly #seenAt: Float64Array;
   #passes = 0;
 
@@ -46,53 +55,78 @@ export class CostModel {
 
   /** Milliseconds of a pass of 1 to `maxLength` tokens; undefined before the first pass. */
   ms(length: number): number | undefined {
-    return this.#singles.size === 0 ? undefined : this.#singles.median() * this.relative(length);
+    return this.#single === undefined ? undefined : this.#single * this.relative(length);
   }
 
   /** A pass of `length` tokens took so many milliseconds. */
   observe(length: number, ms: number): void {
-    this.#passes++;
     if (length > this.maxLength || !(ms > 0)) return;
-    // The ratio is taken against the machine's speed before this pass; the first passes have nothing but the prior.
-    const single = this.#singles.size === 0 ? ms / this.relative(length) : this.#singles.median();
+    const slot = this.#passes % WINDOW;
+    this.#lengths[slot] = length;
+    this.#times[slot] = ms;
+    const isProbe = PROBES.includes(length) && this.#samples[length - 1]!.size < PROBES_EACH;
+    this.#sampled[slot] = isProbe ? 1 : 0;
+    // Probes follow one another, so the speed before them is at hand, and the next draft wants to know.
+    if (isProbe) this.#sample(length, ms / (this.#single ?? ms / this.relative(length)));
+    this.#passes++;
     this.#seenAt[length - 1] = this.#passes;
-    if (length > 1) {
-      this.#samples[length - 1]!.add(ms / single);
-      this.#fit();
-    } else {
-      this.#samples[0]!.add(1);
-    }
-    this.#singles.add(ms / this.relative(length));
+    this.#single = this.#median();
+
+    // Other passes wait until they stand in the window's middle. Compared with the speed before them, the first passes
+    // after a change of speed would seem to say that their lengths had become dearer, and that would hide the change.
+    const middle = (this.#passes + (WINDOW >> 1)) % WINDOW;
+    if (this.#passes < WINDOW || this.#sampled[middle] === 1) return;
+    this.#sample(this.#lengths[middle]!, this.#times[middle]! / this.#single);
+  }
+
+  #sample(length: number, ratio: number): void {
+    this.#samples[length - 1]!.add(ratio);
+    this.#fit();
+  }
+
+  /** The time of a single-token pass by the passes of the window. */
+  #median(): number {
+    const size = Math.min(this.#passes, WINDOW);
+    for (let i = 0; i < size; i++) this.#scratch[i] = this.#times[i]! / this.relative(this.#lengths[i]!);
+    return this.#scratch.subarray(0, size).sort()[size >> 1]!;
   }
 
   /** A length worth measuring with the next pass; undefined when all are known well enough. */
   probe(): number | undefined {
-    let least: number | undefined;
     for (const length of PROBES) {
-      if (length > this.maxLength) continue;
+      if (length > this.maxLength) break;
       const { size } = this.#samples[length - 1]!;
-      if (size >= PROBES_EACH && this.#passes - this.#seenAt[length - 1]! < STALE_PASSES) continue;
-      if (least === undefined || size < this.#samples[least - 1]!.size) least = length;
+      if (size < PROBES_EACH || this.#passes - this.#seenAt[length - 1]! >= STALE_PASSES) return length;
+      if (this.relative(length) - 1 > STEEP * (length - 1)) break;
     }
-    return least;
+    return undefined;
   }
 
-  /** Medians where a length was measured; between and beyond them the prior, bent to meet the measured neighbours. */
+  /**
+   * Medians where a length was measured; between them the prior, bent to meet its neighbours; beyond them the prior
+   * or the average price of a token so far, whichever is more.
+   */
   #fit(): void {
+    // Where long passes are many they set the speed; what single-token passes say of it is the unit all the same.
+    const unit = this.#samples[0]!.size === 0 ? 1 : this.#samples[0]!.median();
     let below = 1;
     let belowBend = 1;
+    let belowCost = 1;
     let floor = 1;
     for (let length = 2; length <= this.maxLength; length++) {
       let above = length;
       while (above <= this.maxLength && this.#samples[above - 1]!.size === 0) above++;
       const aboveBend =
-        above <= this.maxLength ? this.#samples[above - 1]!.median() / PRIOR[above - 1]! : belowBend;
+        above <= this.maxLength ? this.#samples[above - 1]!.median() / unit / PRIOR[above - 1]! : belowBend;
       const bend = belowBend + ((aboveBend - belowBend) * (length - below)) / (above - below);
-      floor = Math.max(floor, bend * PRIOR[length - 1]!);
+      const straight =
+        above > this.maxLength && below > 1 ? 1 + ((belowCost - 1) * (length - 1)) / (below - 1) : 1;
+      floor = Math.max(floor, bend * PRIOR[length - 1]!, straight);
       this.#relative[length - 1] = floor;
       if (above === length) {
         below = length;
         belowBend = bend;
+        belowCost = floor;
       }
     }
   }

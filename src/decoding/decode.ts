@@ -71,7 +71,7 @@ export async function* decode(
     return;
   }
 
-  await drafter.reset([...sequence.tokens, lastToken]);
+  await drafter.reset([...sequence.tokens, lastToken], { sampling, signal });
   let last = lastToken;
   for (let left = limit; left > 0; ) {
     if (signal?.aborted)

@@ -1,3 +1,4 @@
+import type { Sampling } from "../engine/sampling.js";
 import type { StepResult } from "../engine/sequence.js";
 
 /** A guess at the tokens that follow the text so far: a chain, or a tree when `parents` is given. */
@@ -23,6 +24,12 @@ export interface PassInfo {
   readonly result: StepResult;
 }
 
+/** How a text will be decoded. */
+export interface TextInfo {
+  readonly sampling: Sampling;
+  readonly signal?: AbortSignal | undefined;
+}
+
 /**
  * Guesses what a model will say next. A wrong guess costs time and never changes the text, so a drafter may be as
  * crude as it likes. It sees the prompt once and then every emitted token, in order.
@@ -30,7 +37,7 @@ export interface PassInfo {
 export interface Drafter extends Disposable {
   readonly name: string;
   /** Begins a new text. `prompt` is borrowed: copy what must outlive the call. */
-  reset(prompt: readonly number[]): void | Promise<void>;
+  reset(prompt: readonly number[], text: TextInfo): void | Promise<void>;
   /**
    * The tokens that the pass after the last `propose` emitted; at least one. Only some of the proposal may have been
    * verified, or none of it.

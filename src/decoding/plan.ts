@@ -59,6 +59,7 @@ export function adaptiveLength(costs: CostModel): Planner {
   let cost = RATE_WINDOW;
   // The first calls of a drafter run unoptimised, a hundred times slower: a median, not a mean.
   const draftMsPerToken = new Recent(DRAFT_SAMPLES);
+  let idle = 0;
   let claimed = 0;
   let accepted = 0;
   // What the next pass stakes on the draft, for `observe`.
@@ -69,9 +70,7 @@ export function adaptiveLength(costs: CostModel): Planner {
   const rate = () => Math.max(1, tokens / cost);
   const draftCost = () => {
     const single = costs.ms(1);
-    return single === undefined || draftMsPerToken.size < DRAFT_SAMPLES
-      ? 0
-      : draftMsPerToken.median() / single;
+    return single === undefined || draftMsPerToken.size === 0 ? 0 : draftMsPerToken.median() / single;
   };
 
   return {
@@ -79,6 +78,7 @@ export function adaptiveLength(costs: CostModel): Planner {
       stake = 0;
       if (costs.probe() === 1) return 0;
       const longest = Math.min(most, costs.maxLength - 1);
+      if (draftMsPerToken.size === 0 || idle >= RETRY_PASSES) return Math.min(longest, FIRST_DRAFT);
       const each = draftCost();
       if (each < FREE_DRAFT) return longest;
       // A drafter that pays for each token must decide before it sees the draft: reckon with the usual acceptance.
@@ -89,8 +89,9 @@ export function adaptiveLength(costs: CostModel): Planner {
       return bestCount(reach, rate(), costs, each);
     },
     get floor() {
-      const slope = (costs.relative(costs.maxLength) - 1) / costs.maxLength;
-      return Math.min(1, rate() * (draftCost() + slope / 2));
+      // A place in the pass at its average price; the exact price depends on how many follow.
+      const place = (costs.relative(costs.maxLength) - 1) / costs.maxLength;
+      return Math.min(1, rate() * (draftCost() + place));
     },
     choose(reach) {
       const order = reach.map((_, i) => i).sort((a, b) => reach[b]! - reach[a]! || a - b);
@@ -115,6 +116,7 @@ export function adaptiveLength(costs: CostModel): Planner {
         (single === undefined ? 0 : pass.draftMs / single);
       claimed = TRUST_KEPT * claimed + stake;
       accepted = TRUST_KEPT * accepted + right;
+      idle = pass.proposed > 0 ? 0 : idle + 1;
       if (pass.proposed > 0) draftMsPerToken.add(pass.draftMs / pass.proposed);
       byDepth.fade(TRUST_KEPT);
       for (let depth = 0; depth < Math.min(pass.drafted, right + 1, costs.maxLength); depth++) {
@@ -132,6 +134,9 @@ const TRUST_STRENGTH = 4;
 const DEPTH_PRIOR = 0.7;
 const DEPTH_STRENGTH = 4;
 const DRAFT_SAMPLES = 9;
+/** The first draft, of unknown cost, and every later try of a drafter that did not pay. */
+const FIRST_DRAFT = 3;
+const RETRY_PASSES = 512;
 /** A drafter whose token costs less than this part of a pass may always look; only verifying is weighed. */
 const FREE_DRAFT = 0.01;
 

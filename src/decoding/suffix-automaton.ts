@@ -175,6 +175,7 @@ export class SuffixAutomaton {
       this.#slots = new Int32Array(2 * this.#edgeTo.length).fill(NONE);
       for (let edge = 0; edge < this.#edges; edge++) this.#enter(edge);
     }
+    this.#steps++;
     const edge = this.#edges++;
     this.#edgeFrom[edge] = from;
     this.#edgeToken[edge] = token;
@@ -192,6 +193,7 @@ export class SuffixAutomaton {
 
   #find(state: number, token: number): number {
     for (let slot = this.#slot(state, token); ; slot = this.#after(slot)) {
+      this.#steps++;
       const edge = this.#slots[slot]!;
       if (edge === NONE || (this.#edgeFrom[edge] === state && this.#edgeToken[edge] === token)) return edge;
     }
@@ -204,7 +206,6 @@ export class SuffixAutomaton {
   }
 
   #after(slot: number): number {
-    this.#steps++;
     return (slot + 1) & (this.#slots.length - 1);
   }
 }

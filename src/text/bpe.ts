@@ -23,18 +23,22 @@ export class Merges {
     const left = new Int32Array(n);
     const right = new Int32Array(n);
     this.merged = new Int32Array(n);
+    let made = -1;
     for (let rank = 0; rank < n; rank++) {
       const text = list[rank]!;
       const space = text.indexOf(" ", 1);
       const a = text.slice(0, space);
       const b = text.slice(space + 1);
       if (space < 0 || b === "") throw badMerge(rank, text, "is not two tokens with a space between");
-      const ids = [idOf.get(a), idOf.get(b), idOf.get(a + b)];
+      // Trained vocabularies list what merges make in order: looking at the next one first saves 10 of 40 ms.
+      const next = tokens[made + 1];
+      const follows = next?.length === a.length + b.length && next.startsWith(a) && next.endsWith(b);
+      const ids = [idOf.get(a), idOf.get(b), follows ? made + 1 : idOf.get(a + b)];
       const unknown = ids.indexOf(undefined);
       if (unknown >= 0) throw badMerge(rank, text, `needs the token ${quote([a, b, a + b][unknown]!)}`);
       left[rank] = ids[0]!;
       right[rank] = ids[1]!;
-      this.merged[rank] = ids[2]!;
+      this.merged[rank] = made = ids[2]!;
     }
 
     // Two stable counting sorts, by right, then by left: of equal pairs the first in the list comes first.
@@ -77,7 +81,6 @@ function badMerge(rank: number, text: string, problem: string): OutriderError {
 
 /** Ranks and positions share the 53 bits of a queue entry. */
 const POSITIONS = 2 ** 29;
-const DEAD = -(2 ** 31);
 
 /**
  * Joins tokens until no merge applies: always the merge of lowest rank, of equals the leftmost.
@@ -89,58 +92,62 @@ export class BytePairEncoder {
   readonly #length: Int32Array;
   /**
    * The word, a cell a byte. The first cell of a token holds its id, the last the complement of where it begins
-   * (unless it is also the first), any other first cell of old is DEAD: neighbours without links.
+   * (unless it is also the first): neighbours without links.
    */
   #cells = new Int32Array(64);
-  readonly #queue = new MinQueue();
+  /** Where a token begins: the rank of its merge with the next one, -1 if there is none. */
+  #ranks = new Int32Array(64);
+  readonly #queue: MergeQueue;
 
   /** @param length bytes in each token, and 1 for the id after the last, which stands for a byte without a token */
   constructor(merges: Merges, length: Int32Array) {
     this.#merges = merges;
     this.#length = length;
+    this.#queue = new MergeQueue(merges.merged.length);
   }
 
   /** Cells for a word of `n` bytes: put the id of each byte's token there, then call `encode`. */
   cells(n: number): Int32Array {
-    if (n > this.#cells.length) this.#cells = new Int32Array(n);
+    if (n > this.#cells.length) this.#allocate(n);
     return this.#cells;
+  }
+
+  #allocate(n: number): void {
+    this.#cells = new Int32Array(n);
+    this.#ranks = new Int32Array(n);
   }
 
   /** Merges the first `n` cells and appends the tokens to `out`; bytes without a token are left out. */
   encode(n: number, out: number[]): void {
     const cells = this.#cells;
+    const ranks = this.#ranks;
     const length = this.#length;
     const queue = this.#queue;
     const merges = this.#merges;
-    for (let at = 0; at + 1 < n; at++) {
-      const rank = merges.rank(cells[at]!, cells[at + 1]!);
-      if (rank >= 0) queue.append(rank * POSITIONS + at);
+    for (let at = 0; at < n; at++) {
+      const rank = at + 1 < n ? merges.rank(cells[at]!, cells[at + 1]!) : -1;
+      ranks[at] = rank;
+      if (rank >= 0) queue.push(rank, at);
     }
-    queue.order();
-    while (queue.size > 0) {
-      const entry = queue.pop();
+    for (let entry = queue.pop(); entry >= 0; entry = queue.pop()) {
       const at = entry % POSITIONS;
       const rank = (entry - at) / POSITIONS;
-      const left = cells[at]!;
-      if (left < 0) continue;
-      const next = at + length[left]!;
-      // The tokens here may have been joined to others since.
-      if (next >= n || merges.rank(left, cells[next]!) !== rank) continue;
+      if (ranks[at] !== rank) continue; // one of the two was joined to another token since
       const id = merges.merged[rank]!;
-      const end = at + length[id]!;
-      cells[next] = DEAD;
-      cells[end - 1] = ~at;
+      ranks[at + length[cells[at]!]!] = -1;
       cells[at] = id;
+      const end = at + length[id]!;
+      cells[end - 1] = ~at;
+      const after = end < n ? merges.rank(id, cells[end]!) : -1;
+      ranks[at] = after;
       if (at > 0) {
-        const before = cells[at - 1]!;
-        const start = before < 0 ? ~before : at - 1;
-        const joined = merges.rank(cells[start]!, id);
-        if (joined >= 0) queue.push(joined * POSITIONS + start);
+        const last = cells[at - 1]!;
+        const start = last < 0 ? ~last : at - 1;
+        const before = merges.rank(cells[start]!, id);
+        ranks[start] = before;
+        if (before >= 0) queue.push(before, start);
       }
-      if (end < n) {
-        const joined = merges.rank(id, cells[end]!);
-        if (joined >= 0) queue.push(joined * POSITIONS + at);
-      }
+      if (after >= 0) queue.push(after, at);
     }
     const missing = length.length - 1;
     for (let at = 0; at < n; ) {
@@ -150,35 +157,103 @@ export class BytePairEncoder {
     }
     // One huge word must not hold its memory for ever.
     if (n > 1 << 16) {
-      this.#cells = new Int32Array(64);
+      this.#allocate(64);
       queue.release();
     }
   }
 }
 
-/** A binary heap of numbers, the least first. */
-class MinQueue {
+/**
+ * Possible merges, the lowest rank first, of equals the leftmost. Within a rank they nearly always come from left
+ * to right, so each rank has a list, and only what comes late goes through a heap: 4 MB of random letters take 1.6 s
+ * instead of 2.1 s with one heap for all, 4 MB of spaces 0.8 s instead of 2.3 s.
+ */
+class MergeQueue {
+  /** First and last entry of each rank's list; no list: last is -1. */
+  readonly #first: Int32Array;
+  readonly #last: Int32Array;
+  #position = new Int32Array(64);
+  #next = new Int32Array(64);
+  #used = 0;
+  /** Entries that are free again, linked by `#next`. */
+  #free = -1;
+  /** The ranks that have a list. */
+  readonly #ranks = new MinHeap();
+  readonly #late = new MinHeap();
+
+  constructor(ranks: number) {
+    this.#first = new Int32Array(ranks);
+    this.#last = new Int32Array(ranks).fill(-1);
+  }
+
+  push(rank: number, position: number): void {
+    const last = this.#last[rank]!;
+    if (last >= 0 && this.#position[last]! > position) {
+      this.#late.push(rank * POSITIONS + position);
+      return;
+    }
+    const entry = this.#allocate();
+    this.#position[entry] = position;
+    if (last >= 0) this.#next[last] = entry;
+    else {
+      this.#first[rank] = entry;
+      this.#ranks.push(rank);
+    }
+    this.#last[rank] = entry;
+  }
+
+  /** Takes the next merge out: rank * POSITIONS + position, or -1 if there is none. */
+  pop(): number {
+    if (this.#ranks.size === 0) return this.#late.size === 0 ? -1 : this.#late.pop();
+    const rank = this.#ranks.least;
+    const entry = this.#first[rank]!;
+    const listed = rank * POSITIONS + this.#position[entry]!;
+    if (this.#late.size > 0 && this.#late.least < listed) return this.#late.pop();
+    if (entry === this.#last[rank]) {
+      this.#last[rank] = -1;
+      this.#ranks.pop();
+    } else this.#first[rank] = this.#next[entry]!;
+    this.#next[entry] = this.#free;
+    this.#free = entry;
+    return listed;
+  }
+
+  /** Gives back the memory of a long word; the queue is empty. */
+  release(): void {
+    this.#position = new Int32Array(64);
+    this.#next = new Int32Array(64);
+    this.#used = 0;
+    this.#free = -1;
+    this.#late.release();
+  }
+
+  #allocate(): number {
+    const entry = this.#free;
+    if (entry >= 0) {
+      this.#free = this.#next[entry]!;
+      return entry;
+    }
+    if (this.#used === this.#position.length) {
+      this.#position = grown(this.#position, new Int32Array(this.#used * 2));
+      this.#next = grown(this.#next, new Int32Array(this.#used * 2));
+    }
+    return this.#used++;
+  }
+}
+
+/** A binary heap of numbers. */
+class MinHeap {
   #items = new Float64Array(64);
   size = 0;
 
-  /** Adds without ordering; call `order` before the next `pop`. */
-  append(item: number): void {
-    if (this.size === this.#items.length) {
-      const grown = new Float64Array(this.size * 2);
-      grown.set(this.#items);
-      this.#items = grown;
-    }
-    this.#items[this.size++] = item;
-  }
-
-  order(): void {
-    for (let at = (this.size >>> 1) - 1; at >= 0; at--) this.#sink(at, this.#items[at]!);
+  get least(): number {
+    return this.#items[0]!;
   }
 
   push(item: number): void {
-    this.append(item);
+    if (this.size === this.#items.length) this.#items = grown(this.#items, new Float64Array(this.size * 2));
     const items = this.#items;
-    let at = this.size - 1;
+    let at = this.size++;
     while (at > 0) {
       const parent = (at - 1) >>> 1;
       if (items[parent]! <= item) break;
@@ -189,20 +264,11 @@ class MinQueue {
   }
 
   pop(): number {
-    const least = this.#items[0]!;
-    const last = this.#items[--this.size]!;
-    if (this.size > 0) this.#sink(0, last);
-    return least;
-  }
-
-  release(): void {
-    this.#items = new Float64Array(64);
-  }
-
-  #sink(start: number, item: number): void {
     const items = this.#items;
+    const least = items[0]!;
+    const item = items[--this.size]!;
     const size = this.size;
-    let at = start;
+    let at = 0;
     for (;;) {
       let child = 2 * at + 1;
       if (child >= size) break;
@@ -212,5 +278,15 @@ class MinQueue {
       at = child;
     }
     items[at] = item;
+    return least;
   }
+
+  release(): void {
+    this.#items = new Float64Array(64);
+  }
+}
+
+function grown<T extends Int32Array | Float64Array>(from: T, to: T): T {
+  to.set(from);
+  return to;
 }

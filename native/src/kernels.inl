@@ -1,0 +1,414 @@
+// Every operator but the quantised matrix product, once, over the lanes of lanes.h. Each instruction set's file
+// includes this inside its anonymous namespace; what the operators mean stands in kernels.h and reference.cpp.
+// No function of std:: or of a header is called here that might be emitted with this file's instructions (lanes.h).
+
+constexpr float kNegativeInfinity = -__builtin_inff();
+
+constexpr int smaller(int a, int b) { return a < b ? a : b; }
+constexpr int larger(int a, int b) { return a > b ? a : b; }
+
+// Calls f(Constant<n>) for a run-time 1 <= n <= 8, so that loops over n rows or queries unroll into registers.
+template <int n> struct Constant { static constexpr int value = n; };
+template <int limit, class F>
+LANES_INLINE void withConstant(int n, F f) {
+  if (n == limit) return f(Constant<limit>{});
+  if constexpr (limit > 1) withConstant<limit - 1>(n, f);
+}
+
+LANES_INLINE const float* rowAt(const MatmulArgs& a, int r) {
+  return reinterpret_cast<const float*>(static_cast<const uint8_t*>(a.x) + size_t(r) * a.xStride);
+}
+LANES_INLINE void finish(const MatmulArgs& a, int row, int tile, Float y) {
+  float* out = a.out + size_t(row) * a.outStride + size_t(tile) * kLanes;
+  store(out, a.accumulate ? add(load(out), y) : y);
+}
+
+// Calls use(i, w) for the inputs i of `tiles` neighbouring tiles in order; w[t] holds the 16 columns of tile t.
+template <WeightType type, int tiles, class F>
+LANES_INLINE void forEachInput(const uint8_t* first, int k, F use) {
+  const size_t tileSize = tileBytes(type, k);
+  Float w[tiles];
+  if constexpr (!isBlockQuantised(type)) {
+    constexpr size_t inputBytes = type == WeightType::F32 ? 64 : 32;
+    for (int i = 0; i < k; i++) {
+      for (int t = 0; t < tiles; t++) {
+        const uint8_t* p = first + size_t(t) * tileSize + size_t(i) * inputBytes;
+        if constexpr (type == WeightType::F32) w[t] = load(reinterpret_cast<const float*>(p));
+        else if constexpr (type == WeightType::F16) w[t] = loadHalf(p);
+        else w[t] = loadBfloat(p);
+      }
+      use(i, w);
+    }
+  } else {
+    constexpr bool nibbles = type != WeightType::Q8_0;
+    constexpr size_t quantBytes = nibbles ? 256 : 512, blockBytes = tileBytes(type, kBlock);
+    constexpr int zero = type == WeightType::Q4_0 ? 8 : type == WeightType::Q8_0 ? 128 : 0;
+    for (int b = 0; b < k / kBlock; b++) {
+      Float d[tiles], m[tiles];
+      for (int t = 0; t < tiles; t++) {
+        const uint8_t* scales = first + size_t(t) * tileSize + size_t(b) * blockBytes + quantBytes;
+        d[t] = loadHalf(scales);
+        if constexpr (type == WeightType::Q4_1) m[t] = loadHalf(scales + 32);
+      }
+      for (int group = 0; group < kBlock / 4; group++) {  // four inputs lie in the bytes of one 32-bit lane
+        Int packed[tiles];
+        for (int t = 0; t < tiles; t++) {
+          const uint8_t* block = first + size_t(t) * tileSize + size_t(b) * blockBytes;
+          packed[t] = loadInt(block + 64 * (nibbles ? group % 4 : group));
+          if (nibbles && group >= 4) packed[t] = shiftRight<4>(packed[t]);
+        }
+        for (int j = 0; j < 4; j++) {
+          for (int t = 0; t < tiles; t++) {
+            const Float q = toFloat(sub(bitAnd(packed[t], broadcastInt(nibbles ? 15 : 255)), broadcastInt(zero)));
+            if constexpr (type == WeightType::Q4_1) w[t] = fma(q, d[t], m[t]);
+            else w[t] = mul(q, d[t]);
+            packed[t] = shiftRight<8>(packed[t]);
+          }
+          use(b * kBlock + group * 4 + j, w);
+        }
+      }
+    }
+  }
+}
+
+template <WeightType type, int rows, int tiles>
+void floatTiles(const MatmulArgs& a, int row, int tile) {
+  const float* x[rows];
+  Float y[rows][tiles];
+  for (int r = 0; r < rows; r++) {
+    x[r] = rowAt(a, row + r);
+    for (int t = 0; t < tiles; t++) y[r][t] = broadcast(0);
+  }
+  forEachInput<type, tiles>(a.weights + size_t(tile) * tileBytes(type, a.k), a.k,
+                            [&](int i, const Float* w) __attribute__((always_inline)) {
+    for (int r = 0; r < rows; r++)
+      for (int t = 0; t < tiles; t++) y[r][t] = fma(w[t], broadcast(x[r][i]), y[r][t]);
+  });
+  for (int r = 0; r < rows; r++)
+    for (int t = 0; t < tiles; t++) finish(a, row + r, tile + t, y[r][t]);
+}
+
+// A column's sum is one chain of multiply-adds, so few rows take several tiles at once to fill the pipeline.
+template <WeightType type>
+void matmulFloat(const MatmulArgs& a) {
+  constexpr int most = smaller(8, kAccumulators);
+  for (int row = 0; row < a.rows; row += most)
+    withConstant<most>(smaller(most, a.rows - row), [&](auto constant) {
+      constexpr int rows = decltype(constant)::value, tiles = larger(1, 4 / rows);
+      int tile = a.tileBegin;
+      for (; tile + tiles <= a.tileEnd; tile += tiles) floatTiles<type, rows, tiles>(a, row, tile);
+      for (; tile < a.tileEnd; tile++) floatTiles<type, rows, 1>(a, row, tile);
+    });
+}
+
+void quantise(const float* x, int k, uint8_t* out) {
+  const int blocks = k / kBlock;
+  int8_t* q = reinterpret_cast<int8_t*>(out);
+  float* scale = reinterpret_cast<float*>(out + k);
+  float* scaledSum = scale + blocks;
+  int32_t* sums = reinterpret_cast<int32_t*>(scaledSum + blocks);
+  for (int b = 0; b < blocks; b++) {
+    const Float v[2] = {load(x + b * kBlock), load(x + b * kBlock + kLanes)};
+    // max(a, b) is b where a is NaN: a NaN does not become the largest, as with fmax.
+    const float largest = reduceMax(max(absolute(v[1]), max(absolute(v[0]), broadcast(0))));
+    const float inverse = largest > 0x1p-100f ? 127.0f / largest : 0.0f;
+    Int sum = broadcastInt(0);
+    for (int i = 0; i < 2; i++) {
+      const Int bits = asBits(add(mul(v[i], broadcast(inverse)), broadcast(kRoundMagic)));
+      storeBytes(q + b * kBlock + i * kLanes, bits);
+      sum = add(sum, shiftRightSigned<24>(shiftLeft<24>(bits)));
+    }
+    sums[b] = reduceAdd(sum);
+    scale[b] = largest / 127.0f;
+    scaledSum[b] = scale[b] * float(sums[b]);
+  }
+}
+
+void rmsNorm(const float* x, const float* weight, int k, float eps, float* y) {
+  Float squares = broadcast(0);
+  int i = 0;
+  for (; i + kLanes <= k; i += kLanes) squares = fma(load(x + i), load(x + i), squares);
+  if (i < k) {
+    const Float v = loadPart(x + i, k - i);
+    squares = fma(v, v, squares);  // + 0 in the other lanes changes no bit: sums of squares are not -0
+  }
+  const Float inverse = broadcast(1.0f / __builtin_sqrtf(reduceAdd(squares) / float(k) + eps));
+  for (i = 0; i + kLanes <= k; i += kLanes) store(y + i, mul(mul(load(x + i), inverse), load(weight + i)));
+  if (i < k) storePart(y + i, mul(mul(loadPart(x + i, k - i), inverse), loadPart(weight + i, k - i)), k - i);
+}
+
+template <bool half>
+LANES_INLINE Float loadCached(const void* block, size_t index) {
+  if constexpr (half) return loadHalf(static_cast<const uint16_t*>(block) + index);
+  else return load(static_cast<const float*>(block) + index);
+}
+
+// Scaled scores of `count` queries against `blocks` blocks; -infinity outside a query's positions, whatever lies there.
+template <bool half, int count, int blocks>
+void scores(const AttentionArgs& a, int query, int block, float* const* p) {
+  const float* q[count];
+  Float s[count][blocks];
+  for (int j = 0; j < count; j++) {
+    q[j] = a.queries[query + j];
+    for (int b = 0; b < blocks; b++) s[j][b] = broadcast(0);
+  }
+  for (int d = 0; d < a.headDim; d++) {
+    Float key[blocks];
+    for (int b = 0; b < blocks; b++) key[b] = loadCached<half>(a.keys[block + b], size_t(d) * kLanes);
+    for (int j = 0; j < count; j++)
+      for (int b = 0; b < blocks; b++) s[j][b] = fma(broadcast(q[j][d]), key[b], s[j][b]);
+  }
+  for (int j = 0; j < count; j++)
+    for (int b = 0; b < blocks; b++) {
+      const int position = (block + b) * kLanes;
+      const Mask seen = laneRange(a.first[query + j] - position, a.end[query + j] - position);
+      store(p[query + j] + position, select(seen, mul(s[j][b], broadcast(a.scale)), broadcast(kNegativeInfinity)));
+    }
+}
+
+// o[j][v] += p_t * value_t for positions [begin, end) in order, for `count` queries and `vectors` * 16 of the values.
+template <bool half, int count, int vectors>
+void addValues(const AttentionArgs& a, const float* const* p, int begin, int end, int offset, Float (*o)[4]) {
+  Float sum[count][vectors];
+  for (int j = 0; j < count; j++)
+    for (int v = 0; v < vectors; v++) sum[j][v] = o[j][v];
+  for (int t = begin; t < end;) {
+    const void* values = a.values[t / kLanes];
+    const int blockEnd = smaller(end, (t / kLanes + 1) * kLanes);
+    for (; t < blockEnd; t++) {
+      const size_t row = size_t(t % kLanes) * a.valueStride + offset;
+      Float value[vectors];
+      for (int v = 0; v < vectors; v++) value[v] = loadCached<half>(values, row + size_t(v) * kLanes);
+      for (int j = 0; j < count; j++)
+        for (int v = 0; v < vectors; v++) sum[j][v] = fma(broadcast(p[j][t]), value[v], sum[j][v]);
+    }
+  }
+  for (int j = 0; j < count; j++)
+    for (int v = 0; v < vectors; v++) o[j][v] = sum[j][v];
+}
+
+template <bool half, int count, int vectors>
+void weighValues(const AttentionArgs& a, int query, float* const* p, const Float* inverse, int offset) {
+  // Positions that all queries see, then in front of and behind them each query's own.
+  int begin = a.first[query], end = a.end[query];
+  for (int j = 1; j < count; j++) {
+    begin = larger(begin, a.first[query + j]);
+    end = smaller(end, a.end[query + j]);
+  }
+  end = larger(begin, end);
+  Float o[count][4];
+  for (int j = 0; j < count; j++) {
+    for (int v = 0; v < vectors; v++) o[j][v] = broadcast(0);
+    addValues<half, 1, vectors>(a, p + query + j, a.first[query + j], smaller(begin, a.end[query + j]), offset, o + j);
+  }
+  addValues<half, count, vectors>(a, p + query, begin, end, offset, o);
+  for (int j = 0; j < count; j++) {
+    addValues<half, 1, vectors>(a, p + query + j, end, a.end[query + j], offset, o + j);
+    for (int v = 0; v < vectors; v++) {
+      const int d = offset + v * kLanes;
+      storePart(a.outs[query + j] + d, mul(o[j][v], inverse[j]), smaller(kLanes, a.headDim - d));
+    }
+  }
+}
+
+template <bool half, int count>
+void attend(const AttentionArgs& a, int query, float* const* p) {
+  constexpr int chains = smaller(8, kAccumulators);
+  constexpr int blocks = count <= chains / 4 ? 4 : count <= chains / 2 ? 2 : 1;
+  constexpr int vectors = count <= kAccumulators / 4 ? 4 : count <= kAccumulators / 2 ? 2 : 1;
+
+  int begin = a.first[query], end = a.end[query];
+  for (int j = 1; j < count; j++) {
+    begin = smaller(begin, a.first[query + j]);
+    end = larger(end, a.end[query + j]);
+  }
+  int block = begin / kLanes;
+  const int lastBlock = (end + kLanes - 1) / kLanes;
+  for (; block + blocks <= lastBlock; block += blocks) scores<half, count, blocks>(a, query, block, p);
+  for (; block < lastBlock; block++) scores<half, count, 1>(a, query, block, p);
+
+  Float inverse[count];
+  for (int j = 0; j < count; j++) {
+    float* row = p[query + j];
+    const int from = a.first[query + j] / kLanes * kLanes, to = a.end[query + j];
+    Float m = broadcast(kNegativeInfinity), z = broadcast(0);
+    for (int t = from; t < to; t += kLanes) m = max(load(row + t), m);
+    m = broadcast(reduceMax(m));
+    for (int t = from; t < to; t += kLanes) {
+      const Float e = exp16(sub(load(row + t), m));  // +0 for the scores of -infinity, whatever m is
+      store(row + t, e);
+      z = add(z, e);
+    }
+    inverse[j] = broadcast(1.0f / reduceAdd(z));
+  }
+
+  int offset = 0;
+  for (; offset + (vectors - 1) * kLanes < a.headDim; offset += vectors * kLanes)
+    weighValues<half, count, vectors>(a, query, p, inverse, offset);
+  for (; offset < a.headDim; offset += kLanes) weighValues<half, count, 1>(a, query, p, inverse, offset);
+}
+
+template <bool half>
+void attention(const AttentionArgs& a) {
+  int end = 0;
+  for (int j = 0; j < a.count; j++) end = larger(end, a.end[j]);
+  const size_t padded = size_t(end + kLanes - 1) / kLanes * kLanes;
+  float* p[kMaxQueries];
+  for (int j = 0; j < a.count; j++) p[j] = a.scratch + size_t(j) * padded;
+  constexpr int most = smaller(kMaxQueries, kAccumulators);
+  for (int query = 0; query < a.count; query += most)
+    withConstant<most>(smaller(most, a.count - query), [&](auto constant) {
+      attend<half, decltype(constant)::value>(a, query, p);
+    });
+}
+
+LANES_INLINE void rotate(Float& x0, Float& x1, Float c, Float s) {
+  const Float y0 = fma(x0, c, negate(mul(x1, s)));
+  x1 = fma(x0, s, mul(x1, c));
+  x0 = y0;
+}
+
+void rope(float* x, int heads, int headDim, int rotary, bool interleaved, const float* cosSin) {
+  const int half = rotary / 2;
+  for (int h = 0; h < heads; h++) {
+    float* head = x + size_t(h) * headDim;
+    for (int i = 0; i < half; i += kLanes) {
+      const int n = smaller(kLanes, half - i);
+      const Float c = loadPart(cosSin + i, n), s = loadPart(cosSin + half + i, n);
+      Float x0, x1;
+      if (!interleaved) {
+        x0 = loadPart(head + i, n);
+        x1 = loadPart(head + half + i, n);
+        rotate(x0, x1, c, s);
+        storePart(head + i, x0, n);
+        storePart(head + half + i, x1, n);
+      } else if (n == kLanes) {
+        loadPairs(head + 2 * i, x0, x1);
+        rotate(x0, x1, c, s);
+        storePairs(head + 2 * i, x0, x1);
+      } else {
+        float pairs[2 * kLanes] = {};
+        __builtin_memcpy(pairs, head + 2 * i, size_t(n) * 8);
+        loadPairs(pairs, x0, x1);
+        rotate(x0, x1, c, s);
+        storePairs(pairs, x0, x1);
+        __builtin_memcpy(head + 2 * i, pairs, size_t(n) * 8);
+      }
+    }
+  }
+}
+
+void siluMul(const float* gate, const float* up, int k, float* y) {
+  for (int i = 0; i < k; i += kLanes) {
+    const int n = smaller(kLanes, k - i);
+    const Float g = loadPart(gate + i, n), u = loadPart(up + i, n);
+    storePart(y + i, mul(div(g, add(broadcast(1.0f), exp16(negate(g)))), u), n);
+  }
+}
+
+void addRows(const float* a, const float* b, int k, float* y) {
+  int i = 0;
+  for (; i + kLanes <= k; i += kLanes) store(y + i, add(load(a + i), load(b + i)));
+  if (i < k) storePart(y + i, add(loadPart(a + i, k - i), loadPart(b + i, k - i)), k - i);
+}
+
+void storeF16(const float* x, int k, uint16_t* out, int stride) {
+  for (int i = 0; i < k; i += kLanes) {
+    const int n = smaller(kLanes, k - i);
+    if (stride == 1 && n == kLanes) {
+      storeHalf(out + i, load(x + i));
+      continue;
+    }
+    uint16_t halves[kLanes];
+    storeHalf(halves, loadPart(x + i, n));
+    for (int lane = 0; lane < n; lane++) out[size_t(i + lane) * size_t(stride)] = halves[lane];
+  }
+}
+
+float maximum(const float* x, int n) {
+  constexpr int unrolled = 4;
+  Float m[unrolled];
+  for (Float& v : m) v = broadcast(kNegativeInfinity);
+  Mask nan = isNaN(m[0]);
+  int i = 0;
+  for (; i + unrolled * kLanes <= n; i += unrolled * kLanes)
+    for (int j = 0; j < unrolled; j++) {
+      const Float v = load(x + i + j * kLanes);
+      nan = either(nan, isNaN(v));
+      m[j] = max(v, m[j]);
+    }
+  for (; i < n; i += kLanes) {
+    const int left = smaller(kLanes, n - i);
+    const Float v = select(laneRange(0, left), loadPart(x + i, left), m[0]);
+    nan = either(nan, isNaN(v));
+    m[0] = max(v, m[0]);
+  }
+  if (bits(nan) != 0)
+    for (i = 0; i < n; i++)
+      if (x[i] != x[i]) return x[i];
+  const float largest = reduceMax(max(max(m[0], m[1]), max(m[2], m[3])));
+  if (largest == 0)  // the reference keeps the first of several zeros, and with it the sign
+    for (i = 0; i < n; i++)
+      if (x[i] == 0) return x[i];
+  return largest;
+}
+
+float sumExp(const float* x, int n, float m, float inverseTemperature) {
+  Float sum = broadcast(0);
+  for (int i = 0; i < n; i += kLanes) {
+    const int left = smaller(kLanes, n - i);
+    const Float e = exp16(mul(sub(loadPart(x + i, left), broadcast(m)), broadcast(inverseTemperature)));
+    sum = add(sum, select(laneRange(0, left), e, broadcast(0)));
+  }
+  return reduceAdd(sum);
+}
+
+int firstAbove(const float* x, int from, int n, float bound) {
+  constexpr int unrolled = 4;
+  int i = from;
+  for (; i + unrolled * kLanes <= n; i += unrolled * kLanes) {
+    Mask above[unrolled];
+    for (int j = 0; j < unrolled; j++) above[j] = greater(load(x + i + j * kLanes), broadcast(bound));
+    if (bits(either(either(above[0], above[1]), either(above[2], above[3]))) == 0) continue;
+    for (int j = 0; j < unrolled; j++)
+      if (const unsigned found = bits(above[j])) return i + j * kLanes + __builtin_ctz(found);
+  }
+  for (; i < n; i += kLanes) {
+    const int left = smaller(kLanes, n - i);
+    const unsigned found = bits(greater(loadPart(x + i, left), broadcast(bound))) & ((1u << left) - 1);
+    if (found) return i + __builtin_ctz(found);
+  }
+  return n;
+}
+
+int gumbelArgmax(const float* x, int n, float m, float inverseTemperature, uint64_t key) {
+  Float bestValue = broadcast(kNegativeInfinity);
+  Int best = broadcastInt(0);
+  for (int i = 0; i < n; i += kLanes) {
+    const int left = smaller(kLanes, n - i);
+    const Int token = add(laneIndex(), broadcastInt(i));
+    Float value = add(mul(sub(loadPart(x + i, left), broadcast(m)), broadcast(inverseTemperature)), gumbel(key, token));
+    value = select(laneRange(0, left), value, broadcast(kNegativeInfinity));
+    const Mask better = greater(value, bestValue);
+    bestValue = select(better, value, bestValue);
+    best = select(better, token, best);
+  }
+  float values[kLanes];
+  int32_t tokens[kLanes];
+  store(values, bestValue);
+  storeInt(tokens, best);
+  int lane = 0;
+  for (int i = 1; i < kLanes; i++)
+    if (values[i] > values[lane] || (values[i] == values[lane] && tokens[i] < tokens[lane])) lane = i;
+  return tokens[lane];
+}
+
+// The table of this instruction set around its three quantised products.
+constexpr Kernels kernelTable(const char* name, MatmulFn q4_0, MatmulFn q4_1, MatmulFn q8_0) {
+  return {name,
+          {q4_0, q4_1, q8_0},
+          {matmulFloat<WeightType::F32>, matmulFloat<WeightType::F16>, matmulFloat<WeightType::BF16>,
+           matmulFloat<WeightType::Q4_0>, matmulFloat<WeightType::Q4_1>, matmulFloat<WeightType::Q8_0>},
+          quantise, rmsNorm, attention<true>, attention<false>, rope, siluMul, addRows, storeF16, maximum, sumExp,
+          firstAbove, gumbelArgmax};
+}

@@ -1,0 +1,105 @@
+// AVX2 without VNNI. 16-bit sums of products from `maddubs` (unsigned * signed bytes, pairs added) must not saturate:
+//   4-bit weights: a pair is at most 2 * 15 * 127 = 3810, eight of them fit, so a block takes one widening `madd`;
+//   8-bit weights: |w| * (x with the sign of w), a pair is at most 2 * 128 * 127 = 32512, each is widened at once.
+#include "kernels.h"
+#if defined(__AVX2__) && defined(__FMA__) && defined(__F16C__)
+#include "lanes.h"
+
+namespace outrider {
+namespace {
+
+#include "kernels.inl"
+
+constexpr int kPrefetchBytes = 3072;
+
+LANES_INLINE __m256i broadcastQuad(const uint8_t* p) { return _mm256_set1_epi32(*reinterpret_cast<const int32_t*>(p)); }
+LANES_INLINE __m256 broadcastFloat(const uint8_t* p) { return _mm256_set1_ps(*reinterpret_cast<const float*>(p)); }
+
+template <WeightType type, int rows>
+void quantisedTile(const MatmulArgs& a, int row, int tile) {
+  constexpr int quantBytes = type == WeightType::Q8_0 ? 512 : 256, blockBytes = int(tileBytes(type, kBlock));
+  const int blocks = a.k / kBlock;
+  const __m256i ones = _mm256_set1_epi16(1);
+  const uint8_t* x[rows];
+  __m256 y[rows][2];
+  for (int r = 0; r < rows; r++) {
+    x[r] = static_cast<const uint8_t*>(a.x) + size_t(row + r) * a.xStride;
+    y[r][0] = y[r][1] = _mm256_setzero_ps();
+  }
+  const uint8_t* block = a.weights + size_t(tile) * tileBytes(type, a.k);
+  const size_t scalesAt = size_t(a.k), scaledSumsAt = scalesAt + size_t(blocks) * 4, sumsAt = scaledSumsAt + size_t(blocks) * 4;
+  for (int b = 0; b < blocks; b++, block += blockBytes) {
+    for (int line = 0; line < blockBytes; line += 64)
+      _mm_prefetch(reinterpret_cast<const char*>(block + kPrefetchBytes + line), _MM_HINT_T0);
+    for (int half = 0; half < 2; half++) {  // 8 of the 16 columns
+      __m256i w[8];
+      if constexpr (type == WeightType::Q8_0) {
+        for (int g = 0; g < 8; g++)
+          w[g] = _mm256_xor_si256(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(block + 64 * g + 32 * half)),
+                                  _mm256_set1_epi8(-128));
+      } else {
+        const __m256i nibble = _mm256_set1_epi8(15);
+        for (int g = 0; g < 4; g++) {
+          const __m256i both = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(block + 64 * g + 32 * half));
+          w[g] = _mm256_and_si256(both, nibble);
+          w[g + 4] = _mm256_and_si256(_mm256_srli_epi16(both, 4), nibble);
+        }
+      }
+      const __m128i* halves = reinterpret_cast<const __m128i*>(block + quantBytes + 16 * half);
+      const __m256 d = _mm256_cvtph_ps(_mm_loadu_si128(halves));
+      const __m256 m = type == WeightType::Q4_1 ? _mm256_cvtph_ps(_mm_loadu_si128(halves + 2)) : d;
+      for (int r = 0; r < rows; r++) {
+        const uint8_t* quads = x[r] + size_t(b) * kBlock;
+        const uint8_t* ofBlock = x[r] + size_t(b) * 4;
+        __m256i acc;
+        if constexpr (type == WeightType::Q8_0) {
+          acc = _mm256_setzero_si256();
+          for (int g = 0; g < 8; g++) {
+            const __m256i pairs = _mm256_maddubs_epi16(_mm256_abs_epi8(w[g]), _mm256_sign_epi8(broadcastQuad(quads + 4 * g), w[g]));
+            acc = _mm256_add_epi32(acc, _mm256_madd_epi16(pairs, ones));
+          }
+        } else {
+          __m256i pairs = _mm256_maddubs_epi16(w[0], broadcastQuad(quads));
+          for (int g = 1; g < 8; g++) pairs = _mm256_add_epi16(pairs, _mm256_maddubs_epi16(w[g], broadcastQuad(quads + 4 * g)));
+          acc = _mm256_madd_epi16(pairs, ones);
+          if constexpr (type == WeightType::Q4_0)
+            acc = _mm256_sub_epi32(acc, _mm256_slli_epi32(broadcastQuad(ofBlock + sumsAt), 3));
+        }
+        __m256& sum = y[r][half];
+        sum = _mm256_fmadd_ps(_mm256_cvtepi32_ps(acc), _mm256_mul_ps(d, broadcastFloat(ofBlock + scalesAt)), sum);
+        if constexpr (type == WeightType::Q4_1) sum = _mm256_fmadd_ps(m, broadcastFloat(ofBlock + scaledSumsAt), sum);
+      }
+    }
+  }
+  for (int r = 0; r < rows; r++) finish(a, row + r, tile, {y[r][0], y[r][1]});
+}
+
+#ifndef ROW_TILE
+#define ROW_TILE 8
+#endif
+constexpr int kRowTile = ROW_TILE;
+
+// A tile's weights stay in the first cache while the rows stream past it.
+template <WeightType type>
+void matmulQuantised(const MatmulArgs& a) {
+  for (int tile = a.tileBegin; tile < a.tileEnd; tile++)
+    for (int row = 0; row < a.rows; row += kRowTile)
+      withConstant<kRowTile>(smaller(kRowTile, a.rows - row), [&](auto constant) {
+        quantisedTile<type, decltype(constant)::value>(a, row, tile);
+      });
+}
+
+}  // namespace
+
+const Kernels* avx2() {
+  static constexpr Kernels table = kernelTable("avx2", matmulQuantised<WeightType::Q4_0>, matmulQuantised<WeightType::Q4_1>,
+                                               matmulQuantised<WeightType::Q8_0>);
+  return &table;
+}
+
+}  // namespace outrider
+#else
+namespace outrider {
+const Kernels* avx2() { return nullptr; }
+}  // namespace outrider
+#endif

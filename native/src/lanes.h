@@ -1,0 +1,317 @@
+// Sixteen lanes of float32 or int32: the width over which sums are defined (kernels.h), on every instruction set.
+// One set of operations, one back end per instruction set, chosen by what the including file is compiled for:
+// AVX-512 (one register) and AVX2 + FMA + F16C (two). Another back end is another section with the same names.
+//
+// Everything is in an anonymous namespace and always inlined: an inline function with external linkage would be
+// emitted with this file's instructions and the linker could pick that copy for code that must run anywhere.
+#pragma once
+#if defined(__GNUC__) && !defined(__clang__)
+#pragma GCC diagnostic ignored "-Wuninitialized"  // GCC 12's own avx512fintrin.h (GCC bug 105593)
+#pragma GCC diagnostic ignored "-Wmaybe-uninitialized"
+#endif
+#include <immintrin.h>
+
+#include <cstddef>
+#include <cstdint>
+
+#include "numbers.h"  // constants only: its functions have external linkage
+
+#define LANES_INLINE [[gnu::always_inline]] inline
+
+namespace outrider {
+namespace {
+
+#if defined(__AVX512F__)
+
+constexpr int kAccumulators = 16;  // Floats that a loop may keep in registers beside its operands
+
+struct Float { __m512 v; };
+struct Int { __m512i v; };
+struct Mask { __mmask16 v; };
+
+LANES_INLINE Float broadcast(float f) { return {_mm512_set1_ps(f)}; }
+LANES_INLINE Int broadcastInt(int32_t i) { return {_mm512_set1_epi32(i)}; }
+LANES_INLINE Int laneIndex() { return {_mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15)}; }
+
+LANES_INLINE Float load(const float* p) { return {_mm512_loadu_ps(p)}; }
+LANES_INLINE Int loadInt(const void* p) { return {_mm512_loadu_si512(p)}; }
+LANES_INLINE void store(float* p, Float a) { _mm512_storeu_ps(p, a.v); }
+LANES_INLINE void storeInt(int32_t* p, Int a) { _mm512_storeu_si512(p, a.v); }
+// The first n lanes, 0 <= n <= 16; the others read as 0 and are not touched in memory.
+LANES_INLINE Float loadPart(const float* p, int n) { return {_mm512_maskz_loadu_ps(__mmask16((1u << n) - 1), p)}; }
+LANES_INLINE void storePart(float* p, Float a, int n) { _mm512_mask_storeu_ps(p, __mmask16((1u << n) - 1), a.v); }
+LANES_INLINE Float loadHalf(const void* p) {
+  return {_mm512_cvtph_ps(_mm256_loadu_si256(static_cast<const __m256i*>(p)))};
+}
+LANES_INLINE void storeHalf(uint16_t* p, Float a) {
+  _mm256_storeu_si256(reinterpret_cast<__m256i*>(p), _mm512_cvtps_ph(a.v, _MM_FROUND_TO_NEAREST_INT));
+}
+LANES_INLINE Float loadBfloat(const void* p) {
+  const __m256i bits = _mm256_loadu_si256(static_cast<const __m256i*>(p));
+  return {_mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(bits), 16))};
+}
+LANES_INLINE void storeBytes(int8_t* p, Int a) {  // the low byte of each lane
+  _mm_storeu_si128(reinterpret_cast<__m128i*>(p), _mm512_cvtepi32_epi8(a.v));
+}
+// 16 pairs (even, odd) in 32 consecutive floats.
+LANES_INLINE void loadPairs(const float* p, Float& even, Float& odd) {
+  const __m512i evens = _mm512_setr_epi32(0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 26, 28, 30);
+  const __m512 a = _mm512_loadu_ps(p), b = _mm512_loadu_ps(p + 16);
+  even.v = _mm512_permutex2var_ps(a, evens, b);
+  odd.v = _mm512_permutex2var_ps(a, _mm512_add_epi32(evens, _mm512_set1_epi32(1)), b);
+}
+LANES_INLINE void storePairs(float* p, Float even, Float odd) {
+  const __m512i low = _mm512_setr_epi32(0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23);
+  _mm512_storeu_ps(p, _mm512_permutex2var_ps(even.v, low, odd.v));
+  _mm512_storeu_ps(p + 16, _mm512_permutex2var_ps(even.v, _mm512_add_epi32(low, _mm512_set1_epi32(8)), odd.v));
+}
+
+LANES_INLINE Float fma(Float a, Float b, Float c) { return {_mm512_fmadd_ps(a.v, b.v, c.v)}; }
+LANES_INLINE Float add(Float a, Float b) { return {_mm512_add_ps(a.v, b.v)}; }
+LANES_INLINE Float sub(Float a, Float b) { return {_mm512_sub_ps(a.v, b.v)}; }
+LANES_INLINE Float mul(Float a, Float b) { return {_mm512_mul_ps(a.v, b.v)}; }
+LANES_INLINE Float div(Float a, Float b) { return {_mm512_div_ps(a.v, b.v)}; }
+LANES_INLINE Float max(Float a, Float b) { return {_mm512_max_ps(a.v, b.v)}; }  // a > b ? a : b
+LANES_INLINE Float min(Float a, Float b) { return {_mm512_min_ps(a.v, b.v)}; }  // a < b ? a : b
+
+LANES_INLINE Mask greater(Float a, Float b) { return {_mm512_cmp_ps_mask(a.v, b.v, _CMP_GT_OQ)}; }
+LANES_INLINE Mask isNaN(Float a) { return {_mm512_cmp_ps_mask(a.v, a.v, _CMP_UNORD_Q)}; }
+LANES_INLINE Mask either(Mask a, Mask b) { return {__mmask16(a.v | b.v)}; }
+LANES_INLINE unsigned bits(Mask m) { return m.v; }  // lane i is bit i
+// The lanes begin <= i < end.
+LANES_INLINE Mask laneRange(int begin, int end) {
+  const __m512i lane = laneIndex().v;
+  const __mmask16 high = _mm512_cmplt_epi32_mask(lane, _mm512_set1_epi32(end));
+  return {_mm512_mask_cmpge_epi32_mask(high, lane, _mm512_set1_epi32(begin))};
+}
+LANES_INLINE Float select(Mask m, Float yes, Float no) { return {_mm512_mask_blend_ps(m.v, no.v, yes.v)}; }
+LANES_INLINE Int select(Mask m, Int yes, Int no) { return {_mm512_mask_blend_epi32(m.v, no.v, yes.v)}; }
+
+LANES_INLINE Int add(Int a, Int b) { return {_mm512_add_epi32(a.v, b.v)}; }
+LANES_INLINE Int sub(Int a, Int b) { return {_mm512_sub_epi32(a.v, b.v)}; }
+LANES_INLINE Int mul(Int a, Int b) { return {_mm512_mullo_epi32(a.v, b.v)}; }
+LANES_INLINE Int bitAnd(Int a, Int b) { return {_mm512_and_si512(a.v, b.v)}; }
+LANES_INLINE Int bitXor(Int a, Int b) { return {_mm512_xor_si512(a.v, b.v)}; }
+template <int n> LANES_INLINE Int shiftLeft(Int a) { return {_mm512_slli_epi32(a.v, n)}; }
+template <int n> LANES_INLINE Int shiftRight(Int a) { return {_mm512_srli_epi32(a.v, n)}; }
+template <int n> LANES_INLINE Int shiftRightSigned(Int a) { return {_mm512_srai_epi32(a.v, n)}; }
+
+LANES_INLINE Float toFloat(Int a) { return {_mm512_cvtepi32_ps(a.v)}; }
+LANES_INLINE Int asBits(Float a) { return {_mm512_castps_si512(a.v)}; }
+LANES_INLINE Float asFloat(Int a) { return {_mm512_castsi512_ps(a.v)}; }
+
+LANES_INLINE __m256 lowHalf(Float a) { return _mm512_castps512_ps256(a.v); }
+LANES_INLINE __m256 highHalf(Float a) { return _mm512_extractf32x8_ps(a.v, 1); }
+LANES_INLINE __m256i lowHalf(Int a) { return _mm512_castsi512_si256(a.v); }
+LANES_INLINE __m256i highHalf(Int a) { return _mm512_extracti32x8_epi32(a.v, 1); }
+
+#elif defined(__AVX2__) && defined(__FMA__) && defined(__F16C__)
+
+constexpr int kAccumulators = 4;
+
+struct Float { __m256 a, b; };
+struct Int { __m256i a, b; };
+struct Mask { __m256 a, b; };
+
+LANES_INLINE Float broadcast(float f) { const __m256 v = _mm256_set1_ps(f); return {v, v}; }
+LANES_INLINE Int broadcastInt(int32_t i) { const __m256i v = _mm256_set1_epi32(i); return {v, v}; }
+LANES_INLINE Int laneIndex() {
+  return {_mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7), _mm256_setr_epi32(8, 9, 10, 11, 12, 13, 14, 15)};
+}
+// The lanes begin <= i < end.
+LANES_INLINE Mask laneRange(int begin, int end) {
+  const Int lane = laneIndex();
+  const __m256i high = _mm256_set1_epi32(end), low = _mm256_set1_epi32(begin);
+  return {_mm256_castsi256_ps(_mm256_andnot_si256(_mm256_cmpgt_epi32(low, lane.a), _mm256_cmpgt_epi32(high, lane.a))),
+          _mm256_castsi256_ps(_mm256_andnot_si256(_mm256_cmpgt_epi32(low, lane.b), _mm256_cmpgt_epi32(high, lane.b)))};
+}
+
+LANES_INLINE Float load(const float* p) { return {_mm256_loadu_ps(p), _mm256_loadu_ps(p + 8)}; }
+LANES_INLINE Int loadInt(const void* p) {
+  const __m256i* words = static_cast<const __m256i*>(p);
+  return {_mm256_loadu_si256(words), _mm256_loadu_si256(words + 1)};
+}
+LANES_INLINE void store(float* p, Float a) { _mm256_storeu_ps(p, a.a); _mm256_storeu_ps(p + 8, a.b); }
+LANES_INLINE void storeInt(int32_t* p, Int a) {
+  _mm256_storeu_si256(reinterpret_cast<__m256i*>(p), a.a);
+  _mm256_storeu_si256(reinterpret_cast<__m256i*>(p + 8), a.b);
+}
+// The first n lanes, 0 <= n <= 16; the others read as 0 and are not touched in memory.
+LANES_INLINE Float loadPart(const float* p, int n) {
+  const Mask m = laneRange(0, n);
+  return {_mm256_maskload_ps(p, _mm256_castps_si256(m.a)), _mm256_maskload_ps(p + 8, _mm256_castps_si256(m.b))};
+}
+LANES_INLINE void storePart(float* p, Float a, int n) {
+  const Mask m = laneRange(0, n);
+  _mm256_maskstore_ps(p, _mm256_castps_si256(m.a), a.a);
+  _mm256_maskstore_ps(p + 8, _mm256_castps_si256(m.b), a.b);
+}
+LANES_INLINE Float loadHalf(const void* p) {
+  const __m128i* words = static_cast<const __m128i*>(p);
+  return {_mm256_cvtph_ps(_mm_loadu_si128(words)), _mm256_cvtph_ps(_mm_loadu_si128(words + 1))};
+}
+LANES_INLINE void storeHalf(uint16_t* p, Float a) {
+  _mm_storeu_si128(reinterpret_cast<__m128i*>(p), _mm256_cvtps_ph(a.a, _MM_FROUND_TO_NEAREST_INT));
+  _mm_storeu_si128(reinterpret_cast<__m128i*>(p + 8), _mm256_cvtps_ph(a.b, _MM_FROUND_TO_NEAREST_INT));
+}
+LANES_INLINE Float loadBfloat(const void* p) {
+  const __m128i* words = static_cast<const __m128i*>(p);
+  const __m256i a = _mm256_cvtepu16_epi32(_mm_loadu_si128(words)), b = _mm256_cvtepu16_epi32(_mm_loadu_si128(words + 1));
+  return {_mm256_castsi256_ps(_mm256_slli_epi32(a, 16)), _mm256_castsi256_ps(_mm256_slli_epi32(b, 16))};
+}
+LANES_INLINE void storeBytes(int8_t* p, Int a) {  // the low byte of each lane
+  const __m256i low = _mm256_set1_epi32(0xff);
+  __m256i words = _mm256_packus_epi32(_mm256_and_si256(a.a, low), _mm256_and_si256(a.b, low));
+  words = _mm256_permute4x64_epi64(words, _MM_SHUFFLE(3, 1, 2, 0));
+  _mm_storeu_si128(reinterpret_cast<__m128i*>(p),
+                   _mm_packus_epi16(_mm256_castsi256_si128(words), _mm256_extracti128_si256(words, 1)));
+}
+// 16 pairs (even, odd) in 32 consecutive floats.
+LANES_INLINE void loadPairs(const float* p, Float& even, Float& odd) {
+  __m256* evens[2] = {&even.a, &even.b};
+  __m256* odds[2] = {&odd.a, &odd.b};
+  for (int i = 0; i < 2; i++) {
+    const __m256 a = _mm256_loadu_ps(p + 16 * i), b = _mm256_loadu_ps(p + 16 * i + 8);
+    const __m256d e = _mm256_castps_pd(_mm256_shuffle_ps(a, b, 0x88)), o = _mm256_castps_pd(_mm256_shuffle_ps(a, b, 0xdd));
+    *evens[i] = _mm256_castpd_ps(_mm256_permute4x64_pd(e, _MM_SHUFFLE(3, 1, 2, 0)));
+    *odds[i] = _mm256_castpd_ps(_mm256_permute4x64_pd(o, _MM_SHUFFLE(3, 1, 2, 0)));
+  }
+}
+LANES_INLINE void storePairs(float* p, Float even, Float odd) {
+  const __m256 evens[2] = {even.a, even.b}, odds[2] = {odd.a, odd.b};
+  for (int i = 0; i < 2; i++) {
+    const __m256 low = _mm256_unpacklo_ps(evens[i], odds[i]), high = _mm256_unpackhi_ps(evens[i], odds[i]);
+    _mm256_storeu_ps(p + 16 * i, _mm256_permute2f128_ps(low, high, 0x20));
+    _mm256_storeu_ps(p + 16 * i + 8, _mm256_permute2f128_ps(low, high, 0x31));
+  }
+}
+
+LANES_INLINE Float fma(Float a, Float b, Float c) {
+  return {_mm256_fmadd_ps(a.a, b.a, c.a), _mm256_fmadd_ps(a.b, b.b, c.b)};
+}
+LANES_INLINE Float add(Float a, Float b) { return {_mm256_add_ps(a.a, b.a), _mm256_add_ps(a.b, b.b)}; }
+LANES_INLINE Float sub(Float a, Float b) { return {_mm256_sub_ps(a.a, b.a), _mm256_sub_ps(a.b, b.b)}; }
+LANES_INLINE Float mul(Float a, Float b) { return {_mm256_mul_ps(a.a, b.a), _mm256_mul_ps(a.b, b.b)}; }
+LANES_INLINE Float div(Float a, Float b) { return {_mm256_div_ps(a.a, b.a), _mm256_div_ps(a.b, b.b)}; }
+LANES_INLINE Float max(Float a, Float b) { return {_mm256_max_ps(a.a, b.a), _mm256_max_ps(a.b, b.b)}; }  // a > b ? a : b
+LANES_INLINE Float min(Float a, Float b) { return {_mm256_min_ps(a.a, b.a), _mm256_min_ps(a.b, b.b)}; }  // a < b ? a : b
+
+LANES_INLINE Mask greater(Float a, Float b) {
+  return {_mm256_cmp_ps(a.a, b.a, _CMP_GT_OQ), _mm256_cmp_ps(a.b, b.b, _CMP_GT_OQ)};
+}
+LANES_INLINE Mask isNaN(Float a) {
+  return {_mm256_cmp_ps(a.a, a.a, _CMP_UNORD_Q), _mm256_cmp_ps(a.b, a.b, _CMP_UNORD_Q)};
+}
+LANES_INLINE Mask either(Mask a, Mask b) { return {_mm256_or_ps(a.a, b.a), _mm256_or_ps(a.b, b.b)}; }
+LANES_INLINE unsigned bits(Mask m) {  // lane i is bit i
+  return unsigned(_mm256_movemask_ps(m.a)) | unsigned(_mm256_movemask_ps(m.b)) << 8;
+}
+LANES_INLINE Float select(Mask m, Float yes, Float no) {
+  return {_mm256_blendv_ps(no.a, yes.a, m.a), _mm256_blendv_ps(no.b, yes.b, m.b)};
+}
+LANES_INLINE Int select(Mask m, Int yes, Int no) {
+  return {_mm256_blendv_epi8(no.a, yes.a, _mm256_castps_si256(m.a)), _mm256_blendv_epi8(no.b, yes.b, _mm256_castps_si256(m.b))};
+}
+
+LANES_INLINE Int add(Int a, Int b) { return {_mm256_add_epi32(a.a, b.a), _mm256_add_epi32(a.b, b.b)}; }
+LANES_INLINE Int sub(Int a, Int b) { return {_mm256_sub_epi32(a.a, b.a), _mm256_sub_epi32(a.b, b.b)}; }
+LANES_INLINE Int mul(Int a, Int b) { return {_mm256_mullo_epi32(a.a, b.a), _mm256_mullo_epi32(a.b, b.b)}; }
+LANES_INLINE Int bitAnd(Int a, Int b) { return {_mm256_and_si256(a.a, b.a), _mm256_and_si256(a.b, b.b)}; }
+LANES_INLINE Int bitXor(Int a, Int b) { return {_mm256_xor_si256(a.a, b.a), _mm256_xor_si256(a.b, b.b)}; }
+template <int n> LANES_INLINE Int shiftLeft(Int a) { return {_mm256_slli_epi32(a.a, n), _mm256_slli_epi32(a.b, n)}; }
+template <int n> LANES_INLINE Int shiftRight(Int a) { return {_mm256_srli_epi32(a.a, n), _mm256_srli_epi32(a.b, n)}; }
+template <int n> LANES_INLINE Int shiftRightSigned(Int a) {
+  return {_mm256_srai_epi32(a.a, n), _mm256_srai_epi32(a.b, n)};
+}
+
+LANES_INLINE Float toFloat(Int a) { return {_mm256_cvtepi32_ps(a.a), _mm256_cvtepi32_ps(a.b)}; }
+LANES_INLINE Int asBits(Float a) { return {_mm256_castps_si256(a.a), _mm256_castps_si256(a.b)}; }
+LANES_INLINE Float asFloat(Int a) { return {_mm256_castsi256_ps(a.a), _mm256_castsi256_ps(a.b)}; }
+
+LANES_INLINE __m256 lowHalf(Float a) { return a.a; }
+LANES_INLINE __m256 highHalf(Float a) { return a.b; }
+LANES_INLINE __m256i lowHalf(Int a) { return a.a; }
+LANES_INLINE __m256i highHalf(Int a) { return a.b; }
+
+#else
+#error "lanes.h: this file needs -mavx512f -mavx512bw -mavx512vl -mavx512dq, or -mavx2 -mfma -mf16c"
+#endif
+
+// From 16 lanes to one number. Both x86 back ends meet at two registers of eight.
+
+LANES_INLINE float reduceAdd(Float v) {  // reduce16 of numbers.h
+  const __m256 eight = _mm256_add_ps(lowHalf(v), highHalf(v));
+  const __m128 four = _mm_add_ps(_mm256_castps256_ps128(eight), _mm256_extractf128_ps(eight, 1));
+  const __m128 two = _mm_add_ps(four, _mm_movehl_ps(four, four));
+  return _mm_cvtss_f32(_mm_add_ss(two, _mm_shuffle_ps(two, two, 1)));
+}
+LANES_INLINE float reduceMax(Float v) {  // of lanes without NaN; the sign of a zero is not defined
+  const __m256 eight = _mm256_max_ps(lowHalf(v), highHalf(v));
+  const __m128 four = _mm_max_ps(_mm256_castps256_ps128(eight), _mm256_extractf128_ps(eight, 1));
+  const __m128 two = _mm_max_ps(four, _mm_movehl_ps(four, four));
+  return _mm_cvtss_f32(_mm_max_ss(two, _mm_shuffle_ps(two, two, 1)));
+}
+LANES_INLINE int32_t reduceAdd(Int v) {
+  const __m256i eight = _mm256_add_epi32(lowHalf(v), highHalf(v));
+  const __m128i four = _mm_add_epi32(_mm256_castsi256_si128(eight), _mm256_extracti128_si256(eight, 1));
+  const __m128i two = _mm_add_epi32(four, _mm_shuffle_epi32(four, _MM_SHUFFLE(1, 0, 3, 2)));
+  return _mm_cvtsi128_si32(_mm_add_epi32(two, _mm_shuffle_epi32(two, 1)));
+}
+
+LANES_INLINE Float negate(Float a) { return asFloat(bitXor(asBits(a), broadcastInt(INT32_MIN))); }
+LANES_INLINE Float absolute(Float a) { return asFloat(bitAnd(asBits(a), broadcastInt(INT32_MAX))); }
+
+// exp16, log16, gumbel of numbers.h, operation for operation.
+
+LANES_INLINE Float exp16(Float x) {
+  const Mask inRange = greater(x, broadcast(kExpLow));
+  x = min(x, broadcast(kExpHigh));
+  const Float shifted = fma(x, broadcast(kLog2e), broadcast(kRoundMagic));
+  const Float n = sub(shifted, broadcast(kRoundMagic));
+  Float r = fma(n, broadcast(-kLn2High), x);
+  r = fma(n, broadcast(-kLn2Low), r);
+  Float p = fma(broadcast(kExp0), r, broadcast(kExp1));
+  p = fma(p, r, broadcast(kExp2));
+  p = fma(p, r, broadcast(kExp3));
+  p = fma(p, r, broadcast(kExp4));
+  p = fma(p, r, broadcast(kExp5));
+  p = add(fma(p, mul(r, r), r), broadcast(1.0f));
+  return select(inRange, asFloat(add(asBits(p), shiftLeft<23>(asBits(shifted)))), broadcast(0.0f));
+}
+
+LANES_INLINE Float log16(Float x) {
+  const Int offset = sub(asBits(x), broadcastInt(kLogSplit));
+  const Float e = toFloat(shiftRightSigned<23>(offset));
+  const Float f = sub(asFloat(add(bitAnd(offset, broadcastInt(0x7fffff)), broadcastInt(kLogSplit))), broadcast(1.0f));
+  Float p = fma(broadcast(kLog0), f, broadcast(kLog1));
+  p = fma(p, f, broadcast(kLog2));
+  p = fma(p, f, broadcast(kLog3));
+  p = fma(p, f, broadcast(kLog4));
+  p = fma(p, f, broadcast(kLog5));
+  p = fma(p, f, broadcast(kLog6));
+  p = fma(p, f, broadcast(kLog7));
+  p = fma(p, f, broadcast(kLog8));
+  const Float f2 = mul(f, f);
+  p = mul(mul(p, f), f2);
+  p = fma(e, broadcast(-2.12194440e-4f), p);
+  p = fma(f2, broadcast(-0.5f), p);
+  return fma(e, broadcast(0.693359375f), add(f, p));
+}
+
+LANES_INLINE Int mix32(Int h) {
+  h = bitXor(h, shiftRight<16>(h));
+  h = mul(h, broadcastInt(int32_t(0x85ebca6bu)));
+  h = bitXor(h, shiftRight<13>(h));
+  h = mul(h, broadcastInt(int32_t(0xc2b2ae35u)));
+  return bitXor(h, shiftRight<16>(h));
+}
+LANES_INLINE Float gumbel(uint64_t key, Int token) {
+  const Int low = broadcastInt(int32_t(uint32_t(key))), high = broadcastInt(int32_t(uint32_t(key >> 32)));
+  const Int h = mix32(bitXor(mix32(add(token, low)), high));
+  Float u = mul(add(toFloat(shiftRight<8>(h)), broadcast(0.5f)), broadcast(0x1p-24f));
+  u = min(u, broadcast(0x1.fffffep-1f));
+  return negate(log16(negate(log16(u))));
+}
+
+}  // namespace
+}  // namespace outrider

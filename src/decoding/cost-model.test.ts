@@ -1,0 +1,85 @@
+import { describe, expect, test } from "vitest";
+import { CostModel } from "./cost-model.js";
+
+const FLAT = [1, 1, 1.02, 1.07, 1.16, 1.25, 1.29, 1.33];
+const STEEP = [1, 1.9, 2.8, 3.7, 4.6, 5.5, 6.4, 7.3];
+const noisy = (i: number) => (i % 5 === 3 ? 6 : 1 + 0.02 * ((i * 7) % 3));
+
+/** Follows the probes of a machine with this curve until there are none; returns their lengths. */
+function measure(costs: CostModel, curve: readonly number[], single = 3.5): number[] {
+  const lengths: number[] = [];
+  for (let length = costs.probe(); length !== undefined && lengths.length < 100; length = costs.probe()) {
+    costs.observe(length, single * curve[length - 1]!);
+    lengths.push(length);
+  }
+  return lengths;
+}
+
+describe("CostModel", () => {
+  test("begins with a curve and no time", () => {
+    const costs = new CostModel(64);
+    expect(costs.maxLength).toBe(16);
+    expect(costs.relative(1)).toBe(1);
+    expect(costs.relative(16)).toBe(2.4);
+    expect(costs.ms(1)).toBeUndefined();
+  });
+
+  test("speaks of no more tokens than a step takes", () => {
+    const costs = new CostModel(3);
+    expect(costs.maxLength).toBe(3);
+    expect(measure(costs, FLAT)).toEqual([1, 1, 1, 2, 2, 2]);
+  });
+
+  test("measures 1, 2, 4 and 8 tokens on a machine where length is cheap", () => {
+    const costs = new CostModel(64);
+    expect(measure(costs, FLAT)).toEqual([1, 1, 1, 2, 2, 2, 4, 4, 4, 8, 8, 8]);
+    expect(costs.ms(1)).toBeCloseTo(3.5);
+    expect(costs.relative(8)).toBeCloseTo(1.33);
+  });
+
+  test("does not pay for long passes on a machine where two tokens cost twice", () => {
+    const costs = new CostModel(64);
+    expect(measure(costs, STEEP)).toEqual([1, 1, 1, 2, 2, 2]);
+    expect(costs.relative(2)).toBeCloseTo(1.9);
+    expect(costs.relative(8)).toBeGreaterThan(7);
+  });
+
+  test("never falls with the length, whatever is observed", () => {
+    const costs = new CostModel(16);
+    for (let i = 0; i < 200; i++) costs.observe(1 + ((i * 7) % 16), 1 + ((i * 13) % 11));
+    for (let n = 2; n <= 16; n++) expect(costs.relative(n)).toBeGreaterThanOrEqual(costs.relative(n - 1));
+  });
+
+  test("is not misled by single slow passes", () => {
+    const costs = new CostModel(16);
+    for (let i = 0; i < 60; i++)
+      costs.observe([1, 2, 4, 8][i % 4]!, 3.5 * noisy(i) * FLAT[[1, 2, 4, 8][i % 4]! - 1]!);
+    expect(costs.ms(1)).toBeGreaterThan(3.4);
+    expect(costs.ms(1)).toBeLessThan(3.8);
+    expect(costs.relative(8)).toBeGreaterThan(1.25);
+    expect(costs.relative(8)).toBeLessThan(1.45);
+  });
+
+  test("follows the machine's speed and keeps the curve", () => {
+    const costs = new CostModel(16);
+    measure(costs, FLAT);
+    for (let i = 0; i < 20; i++) costs.observe(1 + (i % 4), 9 * FLAT[i % 4]!);
+    expect(costs.ms(1)).toBeCloseTo(9, 0);
+    for (let i = 0; i < 20; i++) costs.observe([1, 8][i % 2]!, 9 * FLAT[[1, 8][i % 2]! - 1]!);
+    expect(costs.relative(8)).toBeCloseTo(1.33, 1);
+  });
+
+  test("measures again what has not been seen for long", () => {
+    const costs = new CostModel(16);
+    measure(costs, FLAT);
+    expect(costs.probe()).toBeUndefined();
+    for (let i = 0; i < 600; i++) costs.observe(3, 3.5);
+    expect(costs.probe()).toBe(1);
+  });
+
+  test("ignores times that are no times", () => {
+    const costs = new CostModel(16);
+    for (const ms of [0, -1, Number.NaN]) costs.observe(1, ms);
+    expect(costs.ms(1)).toBeUndefined();
+  });
+});

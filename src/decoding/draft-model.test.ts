@@ -1,0 +1,90 @@
+import { describe, expect, test } from "vitest";
+import { decode } from "./decode.js";
+import { draftModel, type VocabularyView, vocabularyMismatch } from "./draft-model.js";
+import { fixedLength } from "./plan.js";
+import { acceptanceRate, newStats } from "./stats.js";
+import { fakeSequence, GREEDY } from "./testing.js";
+
+describe("draftModel", () => {
+  test.each([0, 1])("the target itself as draft is always right (temperature %d)", async (temperature) => {
+    using target = fakeSequence();
+    using drafter = draftModel(fakeSequence());
+    await target.prefill([1, 2, 3]);
+    const stats = newStats();
+    const options = { drafter, planner: fixedLength(4), sampling: { ...GREEDY, temperature, seed: 5 } };
+    for await (const _ of decode(target, 4, { ...options, maxTokens: 50, endIds: new Set(), stats }));
+    expect(acceptanceRate(stats)).toBe(1);
+    expect(stats.passes).toBe(10);
+  });
+
+  test("computes no more than it drafts: its cache keeps what was accepted", async () => {
+    let rows = 0;
+    const cost = (n: number) => {
+      rows += n;
+      return 1;
+    };
+    using target = fakeSequence();
+    using drafter = draftModel(fakeSequence({ cost }));
+    await target.prefill([1, 2, 3]);
+    const options = {
+      drafter,
+      planner: fixedLength(3),
+      sampling: GREEDY,
+      maxTokens: 80,
+      endIds: new Set<number>(),
+    };
+    const stats = newStats();
+    for await (const _ of decode(target, 4, { ...options, stats }));
+    // The prompt, one row for each drafted token, one more for the token after a draft that was right to its end.
+    expect(rows).toBeLessThanOrEqual(4 + stats.drafted + stats.passes);
+  });
+
+  test("stops where a token is not worth its pass", async () => {
+    using drafter = draftModel(fakeSequence());
+    await drafter.reset([1, 2, 3], { sampling: GREEDY });
+    expect((await drafter.propose(8, 1)).tokens).toEqual([]);
+    expect((await drafter.propose(8, 0)).tokens).toHaveLength(8);
+  });
+
+  test("disposes of its sequence", async () => {
+    const sequence = fakeSequence();
+    draftModel(sequence)[Symbol.dispose]();
+    await expect(sequence.prefill([1])).rejects.toThrow("disposed");
+  });
+});
+
+describe("vocabularyMismatch", () => {
+  const view = (tokens: readonly string[], control = 0, eosId = 1): VocabularyView => ({
+    vocabSize: tokens.length,
+    text: (id) => tokens[id]!,
+    isControl: (id) => id === control,
+    bosId: 0,
+    eosId,
+  });
+  const words = Array.from({ length: 20 }, (_, i) => `w${i}`);
+
+  test("says nothing about equal vocabularies", () => {
+    expect(vocabularyMismatch(view(words), view([...words]))).toBeUndefined();
+  });
+
+  test("lists the first 5 differing tokens", () => {
+    const message = vocabularyMismatch(view(words), view(words.map((word, i) => (i < 3 ? word : `v${i}`))));
+    expect(message?.match(/token \d+/g)).toEqual(["token 3", "token 4", "token 5", "token 6", "token 7"]);
+    expect(message).toContain('token 3 is "w3" in the target and "v3" in the draft');
+  });
+
+  test("sees sizes, control tokens and special ids", () => {
+    expect(vocabularyMismatch(view(words), view(words.slice(0, 19)))).toMatch(
+      /20 tokens and the draft 19.*"w19".*missing/,
+    );
+    expect(vocabularyMismatch(view(words), view(words, 2))).toContain('"w2" (control) in the draft');
+    expect(vocabularyMismatch(view(words), view(words, 0, 3))).toBe(
+      "eosId is 1 in the target and 3 in the draft",
+    );
+  });
+
+  test("tells apart long tokens that look alike when shortened", () => {
+    const long = "x".repeat(200);
+    expect(vocabularyMismatch(view([long]), view([`${long}y`]))).toContain("token 0");
+  });
+});

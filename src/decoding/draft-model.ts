@@ -1,0 +1,124 @@
+import type { Sequence, StepOptions } from "../engine/sequence.js";
+import { quote } from "../errors.js";
+import type { Tokenizer } from "../text/tokenizer.js";
+import { Calibration } from "./calibration.js";
+import { type Draft, type Drafter, EMPTY_DRAFT } from "./drafter.js";
+
+/**
+ * Lets a smaller model draft: speculative decoding (Leviathan et al. 2023) with the target's own sampling, so that at
+ * a temperature both models draw with the same noise (Gumbel coupling, Daliri et al. 2025) and agree wherever their
+ * distributions nearly do. The sequence becomes the drafter's to dispose of. Its vocabulary must be the target's:
+ * `vocabularyMismatch`. Where the text outgrows the sequence's context, nothing is drafted.
+ */
+export function draftModel(sequence: Sequence): Drafter {
+  const calibration = new Calibration(PRIOR, PRIOR_STRENGTH);
+  const text: number[] = [];
+  let drafted: number[] = [];
+  let kinds: number[] = [];
+  let options: StepOptions | undefined;
+
+  /** Makes the cache hold all of the text but its last tokens, which one step may take. */
+  async function catchUp(signal: AbortSignal | undefined): Promise<void> {
+    let shared = 0;
+    const most = Math.min(sequence.tokens.length, text.length - 1);
+    while (shared < most && sequence.tokens[shared] === text[shared]) shared++;
+    if (shared < sequence.tokens.length) sequence.truncate(shared);
+    const behind = text.length - shared;
+    if (behind > sequence.maxStep) await sequence.prefill(text.slice(shared, -1), signal);
+  }
+
+  return {
+    name: "draft-model",
+    async reset(prompt, { sampling, signal }) {
+      text.length = 0;
+      for (const token of prompt) text.push(token);
+      drafted = [];
+      options = { sampling, signal };
+      if (text.length < sequence.context) await catchUp(signal);
+    },
+    accept(tokens) {
+      calibration.observeChain(drafted, kinds, tokens);
+      drafted = [];
+      for (const token of tokens) text.push(token);
+    },
+    async propose(limit, floor): Promise<Draft> {
+      if (options === undefined || text.length + limit > sequence.context) return EMPTY_DRAFT;
+      await catchUp(options.signal);
+      const tokens: number[] = [];
+      const probabilities: number[] = [];
+      drafted = tokens;
+      kinds = [];
+      let reach = 1;
+      let pass = text.slice(sequence.tokens.length);
+      while (tokens.length < limit) {
+        const { picks, logprobs } = await sequence.step(pass, options);
+        sequence.keep(pass.map((_, row) => row));
+        const kind = kindOf(logprobs.at(-1)!);
+        const probability = calibration.estimate(kind);
+        reach *= probability;
+        if (reach < floor) break;
+        const token = picks.at(-1)!;
+        tokens.push(token);
+        kinds.push(kind);
+        probabilities.push(probability);
+        pass = [token];
+      }
+      return { tokens, probabilities };
+    },
+    [Symbol.dispose]() {
+      sequence[Symbol.dispose]();
+    },
+  };
+}
+
+const KINDS = 10;
+
+/** By the probability that the draft model gave its token, in tenths. */
+function kindOf(logprob: number): number {
+  return Math.min(KINDS - 1, Math.max(0, Math.floor(KINDS * Math.exp(logprob)) || 0));
+}
+
+/** A model agrees with another about as often as it is sure; not measured. */
+const PRIOR = Array.from({ length: KINDS }, (_, kind) => (kind + 0.5) / KINDS);
+const PRIOR_STRENGTH = 8;
+
+const LISTED = 5;
+
+/**
+ * Why a draft model cannot draft for a target: a sentence without its end, e.g. "token 7 is …"; undefined when it
+ * can. Lists the first differing tokens.
+ */
+export function vocabularyMismatch(target: VocabularyView, draft: VocabularyView): string | undefined {
+  const differences: string[] = [];
+  const size = Math.max(target.vocabSize, draft.vocabSize);
+  // Compared raw: quoted text is shortened, and building it for a whole vocabulary would take a second.
+  for (let id = 0; id < size && differences.length < LISTED; id++) {
+    if (sameToken(target, draft, id)) continue;
+    const ours = describe(target, id);
+    const theirs = describe(draft, id);
+    differences.push(`token ${id} is ${ours} in the target and ${theirs} in the draft`);
+  }
+  for (const key of ["bosId", "eosId"] as const) {
+    if (target[key] === draft[key]) continue;
+    differences.push(
+      `${key} is ${target[key] ?? "unset"} in the target and ${draft[key] ?? "unset"} in the draft`,
+    );
+  }
+  if (target.vocabSize !== draft.vocabSize) {
+    differences.unshift(`the target has ${target.vocabSize} tokens and the draft ${draft.vocabSize}`);
+  }
+  return differences.length === 0 ? undefined : differences.join("; ");
+}
+
+/** What two models must share. */
+export type VocabularyView = Pick<Tokenizer, "vocabSize" | "text" | "isControl" | "bosId" | "eosId">;
+
+function sameToken(a: VocabularyView, b: VocabularyView, id: number): boolean {
+  if (id >= a.vocabSize || id >= b.vocabSize) return false;
+  return a.text(id) === b.text(id) && a.isControl(id) === b.isControl(id);
+}
+
+function describe(vocabulary: VocabularyView, id: number): string {
+  if (id >= vocabulary.vocabSize) return "missing";
+  return `${quote(vocabulary.text(id))}${vocabulary.isControl(id) ? " (control)" : ""}`;
+}

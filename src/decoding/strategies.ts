@@ -1,0 +1,79 @@
+import type { Sequence } from "../engine/sequence.js";
+import type { CostModel } from "./cost-model.js";
+import { draftModel } from "./draft-model.js";
+import { type Drafter, noDrafter } from "./drafter.js";
+import { lookup } from "./lookup.js";
+import { adaptiveLength, fixedLength, type Planner } from "./plan.js";
+
+/** What a strategy may draw on. */
+export interface StrategyContext {
+  /** The loaded model's pass costs, shared by all its texts. */
+  readonly costs: CostModel;
+  /** Draft exactly so many tokens, 1 or more; default: as many as pay. */
+  readonly draftLength?: number | undefined;
+  /** Opens a sequence of the draft model; called by strategies whose `needs` says so. */
+  readonly draftSequence?: (() => Sequence) | undefined;
+}
+
+interface StrategyEntry {
+  /** One line for a reader who chooses. */
+  readonly summary: string;
+  /** Where the method is described. */
+  readonly source: string;
+  readonly needs: "nothing" | "draft model";
+  readonly drafter: (context: StrategyContext) => Drafter;
+}
+
+/** All ways to decode; none changes the output. The keys are the values of the option `strategy`. */
+export const strategies = {
+  none: {
+    summary: "One token at a time.",
+    source: "plain decoding",
+    needs: "nothing",
+    drafter: () => noDrafter(),
+  },
+  lookup: {
+    summary: "Repeats what followed the same words before, in the prompt or the answer.",
+    source: "Prompt lookup decoding (Saxena 2023); SAM decoding (Hu et al. 2024), arXiv:2411.10666",
+    needs: "nothing",
+    drafter: () => lookup(),
+  },
+  "draft-model": {
+    summary: "A smaller model of the same vocabulary writes ahead.",
+    source:
+      "Fast Inference from Transformers via Speculative Decoding (Leviathan et al. 2023), arXiv:2211.17192",
+    needs: "draft model",
+    drafter: ({ draftSequence }) => {
+      if (draftSequence === undefined) throw new TypeError('strategy "draft-model" without a draft sequence');
+      return draftModel(draftSequence());
+    },
+  },
+  auto: {
+    summary: "The default: what pays on this machine without a second model, at present lookup.",
+    source: "docs/architecture.md",
+    needs: "nothing",
+    drafter: () => lookup(),
+  },
+} as const satisfies Record<string, StrategyEntry>;
+
+export type Strategy = keyof typeof strategies;
+
+export const strategyNames = Object.keys(strategies) as Strategy[];
+
+/** A drafter and a planner for one text, with the state they keep. */
+export interface OpenStrategy extends Disposable {
+  readonly drafter: Drafter;
+  readonly planner: Planner;
+}
+
+export function openStrategy(name: Strategy, context: StrategyContext): OpenStrategy {
+  const drafter = strategies[name].drafter(context);
+  const { costs, draftLength } = context;
+  const planner =
+    name === "none"
+      ? fixedLength(0)
+      : draftLength === undefined
+        ? adaptiveLength(costs)
+        : fixedLength(draftLength);
+  return { drafter, planner, [Symbol.dispose]: () => drafter[Symbol.dispose]() };
+}

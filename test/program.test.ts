@@ -1,0 +1,439 @@
+import { describe, expect, test } from "vitest";
+import { addon, type Handle, type NativePass, type NativeProgramSpec } from "../src/runtime/native.js";
+import { type WeightType, weightTypes } from "../src/runtime/weight.js";
+import { Seeded } from "./support/seeded.js";
+
+// The core believes nothing that TypeScript hands it: these tests call it without the classes of src/runtime.
+const core = addon();
+const vocab = 40;
+const width = 32;
+const cacheBlocks = 6;
+
+/** Rows in the file's layout, random but for scales and exponents, which stay small. */
+function fileBytes(type: WeightType, rows: number, columns: number, random: Seeded): Uint8Array {
+  const values = (bytesEach: number, set: (view: DataView, at: number) => void) => {
+    const bytes = new Uint8Array(rows * columns * bytesEach);
+    for (let at = 0; at < bytes.length; at += bytesEach) set(new DataView(bytes.buffer), at);
+    return bytes;
+  };
+  if (type === "F32") return values(4, (v, at) => v.setFloat32(at, random.integer(-99, 99) / 99, true));
+  if (type === "F16") return values(2, (v, at) => v.setUint16(at, 0x3000 | (random.bits() & 0x83ff), true));
+  if (type === "BF16") return values(2, (v, at) => v.setUint16(at, 0x3e00 | (random.bits() & 0x807f), true));
+  const [blockBytes, scales] = { Q4_0: [18, 1], Q4_1: [20, 2], Q8_0: [34, 1] }[type] as [number, number];
+  const bytes = Uint8Array.from({ length: ((rows * columns) / 32) * blockBytes }, () => random.bits());
+  for (let at = 0; at < bytes.length; at += blockBytes)
+    for (let s = 0; s < scales; s++) new DataView(bytes.buffer).setUint16(at + 2 * s, 0x2400 | s, true);
+  return bytes;
+}
+
+async function weight(type: WeightType, rows: number, columns: number, random: Seeded): Promise<Handle> {
+  const made = core.createWeight(weightTypes[type], rows, columns);
+  await core.packWeight(made, fileBytes(type, rows, columns, random), 0);
+  return made;
+}
+
+interface Parts {
+  core: Handle;
+  cache: Handle;
+  weights: Handle[];
+  spec: NativeProgramSpec;
+}
+
+/** One transformer layer that uses every operator and every weight type. */
+async function goodParts(): Promise<Parts> {
+  const random = new Seeded(1);
+  const weights = [
+    await weight("F32", vocab, width, random),
+    await weight("Q4_0", width, width, random),
+    await weight("F16", 16, width, random),
+    await weight("BF16", 16, width, random),
+    await weight("Q4_1", width, width, random),
+    await weight("Q8_0", width, width, random),
+    await weight("Q8_0", width, width, random),
+    await weight("F32", width, width, random),
+  ];
+  const cache = core.createCache(1, 1, 16, cacheBlocks, true);
+  // [quantised, one row per output, width]
+  const buffers = [
+    [0, 0, width], // 0 residual stream
+    [0, 0, width], // 1 normed
+    [1, 0, width], // 2 normed, 8 bit
+    [0, 0, width], // 3 queries
+    [0, 0, 16], // 4 keys
+    [0, 0, 16], // 5 values
+    [0, 0, 16], // 6 rotary
+    [0, 0, width], // 7 attended
+    [1, 0, width], // 8 attended, 8 bit
+    [1, 0, width], // 9 feed-forward input
+    [0, 0, width], // 10 gated
+    [0, 0, width], // 11 down
+    [0, 1, width], // 12 selected
+    [0, 1, width], // 13 normed
+    [0, 1, vocab], // 14 logits
+  ];
+  const ops = [
+    [0, 0, 0],
+    [5, 1, 6],
+    [1, 0, 0, 1],
+    [2, 1, 2],
+    [3, 2, 1, 3, 0],
+    [3, 1, 2, 4, 0],
+    [3, 1, 3, 5, 0],
+    [6, 3, 6, 2, 16, 1],
+    [6, 4, 6, 1, 16, 1],
+    [7, 4, 5, 0],
+    [8, 3, 7, 0, 2, 0],
+    [2, 7, 8],
+    [3, 8, 4, 0, 1],
+    [1, 0, 0, 9],
+    [4, 9, 5, 6, 10],
+    [3, 10, 7, 11, 0],
+    [9, 0, 11, 0],
+    [10, 0, 12],
+    [1, 12, 0, 13],
+    [3, 13, 0, 14, 0],
+  ];
+  return {
+    core: core.createCore(2, ""),
+    cache,
+    weights,
+    spec: {
+      buffers: Int32Array.from(buffers.flat()),
+      ops: Int32Array.from(ops.flatMap((op) => [...op, ...Array(8 - op.length).fill(0)])),
+      scalars: Float32Array.from(ops, ([opcode]) => (opcode === 8 ? 0.25 : opcode === 1 ? 1e-5 : 1)),
+      weights,
+      constants: [
+        Float32Array.from({ length: width }, () => 1),
+        Float32Array.from({ length: 8 }, (_, i) => 10000 ** (-i / 8)),
+      ],
+      cache,
+      logits: 14,
+      vocab,
+      maxRows: 12,
+      maxOutputs: 8,
+      maxPosition: 64,
+    },
+  };
+}
+
+/** Two sequences: one of 16 cached positions with a small tree behind them, a new one with a chain. */
+function goodPass(): NativePass {
+  // [token, table, position, parent, cell, wants output]
+  const rows = [
+    [3, 0, 16, -1, 48, 1],
+    [7, 0, 17, 0, 49, 1],
+    [9, 0, 17, 0, 81, 0],
+    [2, 0, 18, 2, 82, 1],
+    [5, 1, 0, -1, 32, 0],
+    [6, 1, 1, 4, 33, 1],
+  ];
+  return {
+    rows: Int32Array.from(rows.flat()),
+    tables: Int32Array.of(1, 3, 2),
+    tableOffsets: Int32Array.of(0, 2, 3),
+    settings: Float64Array.from([0, 0, 1, 0, 0, 0.8, 5, 0.9, 0.01, 7, 1.5, 0, 1, 0, 8, 0, 0, 1, 0, 0]),
+    scored: Int32Array.of(0, 1, 2, 39),
+    adjustOffsets: Int32Array.of(0, 0, 2, 2, 3),
+    adjustTokens: Int32Array.of(4, 9, 1),
+    adjustRepetition: Float32Array.of(1.1, 1.2, 1),
+    adjustAdd: Float32Array.of(0, -0.5, 3),
+    top: 4,
+    wantLogits: true,
+  };
+}
+
+const run = async (program: Handle, pass: NativePass) => core.run(program, pass, core.createCancel());
+
+/** The bits of all that a pass gives. */
+async function bits(program: Handle, pass: NativePass): Promise<string> {
+  const result = await run(program, pass);
+  return [result.tokens, result.logprobs, result.topTokens, result.topLogprobs, result.scores, result.logits]
+    .map((a) => Buffer.from(a.buffer, a.byteOffset, a.byteLength).toString("hex"))
+    .join();
+}
+
+async function codeOf(call: () => unknown): Promise<unknown> {
+  try {
+    await call();
+    return undefined;
+  } catch (error) {
+    return (error as { code?: unknown }).code ?? error;
+  }
+}
+
+const oddInts = [
+  -(2 ** 31),
+  -17,
+  -2,
+  -1,
+  0,
+  1,
+  2,
+  3,
+  7,
+  8,
+  15,
+  16,
+  17,
+  31,
+  33,
+  64,
+  4096,
+  2 ** 24,
+  2 ** 31 - 1,
+];
+const oddNumbers = [Number.NaN, Number.NEGATIVE_INFINITY, Number.POSITIVE_INFINITY, -1, 0, 1e-30, 0.5, 3e38];
+
+type Numbers = Int32Array | Float32Array | Float64Array;
+const isNumbers = (value: unknown): value is Numbers => ArrayBuffer.isView(value);
+
+function damagedArray(array: Numbers, random: Seeded): Numbers {
+  const fresh = (from: ArrayLike<number>) => {
+    if (array instanceof Int32Array) return Int32Array.from(from);
+    return array instanceof Float32Array ? Float32Array.from(from) : Float64Array.from(from);
+  };
+  const changed = Array.from(array);
+  const at = random.integer(0, Math.max(0, changed.length - 1));
+  const odd = array instanceof Int32Array ? oddInts : oddNumbers;
+  const kind = random.integer(0, 9);
+  if (kind === 0) changed.splice(at, 1);
+  else if (kind === 1) changed.push(random.pick(odd));
+  else if (kind === 2) changed.splice(at);
+  else if (kind === 3) changed[at] = random.pick(changed.length > 0 ? changed : odd);
+  else if (kind === 4) changed[at] = (changed[at] ?? 0) + random.pick([-1, 1]);
+  else changed[at] = random.pick(odd);
+  return fresh(changed);
+}
+
+/** A copy with one to three things wrong, or by chance none. */
+function damaged<T extends object>(good: T, random: Seeded, wrong: readonly unknown[]): T {
+  const copy = { ...good } as Record<string, unknown>;
+  for (let n = random.integer(1, 3); n > 0; n--) {
+    const key = random.pick(Object.keys(copy));
+    const value = copy[key];
+    if (random.chance(0.04)) copy[key] = random.pick(wrong);
+    else if (random.chance(0.02)) delete copy[key];
+    else if (isNumbers(value)) copy[key] = damagedArray(value, random);
+    else if (typeof value === "number")
+      copy[key] = random.chance(0.5) ? random.pick(oddInts) : random.pick(oddNumbers);
+    else if (typeof value === "boolean") copy[key] = !value;
+    else if (Array.isArray(value)) {
+      const list = [...value];
+      const at = random.integer(0, list.length - 1);
+      if (random.chance(0.3)) list.splice(at, 1);
+      else if (random.chance(0.5)) list[at] = random.pick(list);
+      else list[at] = isNumbers(list[at]) ? damagedArray(list[at], random) : random.pick(wrong);
+      copy[key] = list;
+    }
+  }
+  return copy as T;
+}
+
+describe("what the core is handed", () => {
+  test("damaged programs are refused with ERR_PROGRAM or run, and the good one is as good as before", async () => {
+    const parts = await goodParts();
+    const good = core.createProgram(parts.core, parts.spec);
+    const expected = await bits(good, goodPass());
+    const random = new Seeded(2);
+    const wrong = [
+      null,
+      undefined,
+      1,
+      "x",
+      {},
+      [],
+      parts.core,
+      parts.cache,
+      parts.weights[0],
+      Int32Array.of(1),
+    ];
+    const codes = new Map<unknown, number>();
+    for (let i = 0; i < 4000; i++) {
+      let program: Handle | undefined;
+      const code = await codeOf(async () => {
+        program = core.createProgram(parts.core, damaged(parts.spec, random, wrong));
+        await run(program, goodPass());
+      });
+      if (program) core.close(program);
+      codes.set(code, (codes.get(code) ?? 0) + 1);
+    }
+    // Weights in the wrong place may well end in numbers that are not finite.
+    for (const code of codes.keys()) expect([undefined, "ERR_PROGRAM", "ERR_RUNTIME_NAN"]).toContain(code);
+    expect(codes.get("ERR_PROGRAM")).toBeGreaterThan(2000);
+    expect(codes.get(undefined)).toBeGreaterThan(100);
+    expect(await bits(good, goodPass())).toBe(expected);
+  });
+
+  test("damaged passes are refused with ERR_PROGRAM or run, and the good one is as good as before", async () => {
+    const parts = await goodParts();
+    const program = core.createProgram(parts.core, parts.spec);
+    const untouched = core.createProgram(parts.core, {
+      ...parts.spec,
+      cache: core.createCache(1, 1, 16, cacheBlocks, true),
+    });
+    const expected = await bits(untouched, goodPass());
+    const random = new Seeded(3);
+    const wrong = [null, undefined, 1, "x", {}, [], parts.core, Int32Array.of(1), new Uint8Array(24)];
+    const codes = new Map<unknown, number>();
+    for (let i = 0; i < 6000; i++) {
+      const code = await codeOf(() => run(program, damaged(goodPass(), random, wrong)));
+      codes.set(code, (codes.get(code) ?? 0) + 1);
+    }
+    for (const code of codes.keys()) expect([undefined, "ERR_PROGRAM", "ERR_RUNTIME_NAN"]).toContain(code);
+    expect(codes.get("ERR_PROGRAM")).toBeGreaterThan(2000);
+    expect(codes.get(undefined)).toBeGreaterThan(100);
+    expect(await bits(untouched, goodPass())).toBe(expected);
+  });
+
+  const passes: Record<string, (pass: NativePass) => void> = {
+    "a token beyond the vocabulary": (p) => p.rows.set([vocab], 0),
+    "a negative token": (p) => p.rows.set([-1], 0),
+    "a table that is not there": (p) => p.rows.set([2], 1),
+    "a position beyond the program's": (p) => p.rows.set([64], 2),
+    "a parent behind its child": (p) => p.rows.set([1], 3),
+    "a parent of another sequence": (p) => p.rows.set([3], 33),
+    "a parent that is not one position before": (p) => p.rows.set([19], 20),
+    "a past longer than its table": (p) => p.rows.set([17], 26),
+    "a cell beyond the cache": (p) => p.rows.set([cacheBlocks * 16], 4),
+    "two rows in one cell": (p) => p.rows.set([48], 10),
+    "a block beyond the cache": (p) => p.tables.set([cacheBlocks]),
+    "a table that ends before it begins": (p) => p.tableOffsets.set([4], 1),
+    "an adjusted token beyond the vocabulary": (p) => p.adjustTokens.set([vocab]),
+    "a scored token beyond the vocabulary": (p) => p.scored.set([vocab]),
+    "adjustments that end before they begin": (p) => p.adjustOffsets.set([3], 1),
+    "a negative temperature": (p) => p.settings.set([-1]),
+    "top-p 0": (p) => p.settings.set([0], 2),
+    "min-p above 1": (p) => p.settings.set([2], 3),
+    "a negative seed": (p) => p.settings.set([-1], 4),
+    "too many best tokens": (p) => Object.assign(p, { top: 1025 }),
+    "more outputs than settings": (p) => p.rows.set([1], 17),
+    "no rows": (p) => Object.assign(p, { rows: new Int32Array(0) }),
+    "rows of a wrong type": (p) => Object.assign(p, { rows: Float64Array.from(p.rows) }),
+  };
+  test.each(Object.entries(passes))("%s is refused", async (_, damage) => {
+    const parts = await goodParts();
+    const program = core.createProgram(parts.core, parts.spec);
+    const pass = goodPass();
+    damage(pass);
+    expect(await codeOf(() => run(program, pass))).toBe("ERR_PROGRAM");
+    expect(await codeOf(() => run(program, goodPass()))).toBeUndefined();
+  });
+
+  const op = (p: Parts, index: number, field: number, value: number) =>
+    p.spec.ops.set([value], index * 8 + field);
+  const programs: Record<string, (parts: Parts) => void> = {
+    "an unknown opcode": (p) => op(p, 3, 0, 11),
+    "a negative opcode": (p) => op(p, 3, 0, -1),
+    "a buffer that is not there": (p) => op(p, 2, 1, 15),
+    "a weight that is not there": (p) => op(p, 4, 2, 8),
+    "a constant that is not there": (p) => op(p, 1, 1, 2),
+    "8-bit rows for a float weight": (p) => op(p, 5, 1, 2),
+    "an output of another width": (p) => op(p, 5, 3, 3),
+    "a product into its own input": (p) => op(p, 15, 3, 10),
+    "heads that do not fill the width": (p) => op(p, 7, 3, 3),
+    "a layer beyond the cache's": (p) => op(p, 9, 3, 1),
+    "a window below 0": (p) => op(p, 10, 5, -1),
+    "rows and outputs mixed": (p) => op(p, 16, 1, 12),
+    "logits that are not per output": (p) => Object.assign(p.spec, { logits: 0 }),
+    "a vocabulary beyond the embedding": (p) => Object.assign(p.spec, { vocab: vocab + 1 }),
+    "more outputs than rows": (p) => Object.assign(p.spec, { maxOutputs: 13 }),
+    "no operators": (p) => Object.assign(p.spec, { ops: new Int32Array(0), scalars: new Float32Array(0) }),
+    "a quantised width of 33": (p) => p.spec.buffers.set([33], 8),
+    "weights that are no list": (p) => Object.assign(p.spec, { weights: 3 }),
+    "a core among the weights": (p) =>
+      Object.assign(p.spec, { weights: [...p.weights.slice(0, -1), p.core] }),
+    "a frequency that is not a number": (p) => p.spec.constants[1]!.set([Number.NaN]),
+  };
+  test.each(Object.entries(programs))("%s is refused", async (_, damage) => {
+    const parts = await goodParts();
+    damage(parts);
+    expect(await codeOf(() => core.createProgram(parts.core, parts.spec))).toBe("ERR_PROGRAM");
+  });
+
+  test("sizes that no memory holds are refused before anything is allocated", async () => {
+    const before = core.info();
+    expect(await codeOf(() => core.createCache(4096, 4096, 4096, 2 ** 24, false))).toBe("ERR_PROGRAM");
+    expect(await codeOf(() => core.createCache(1, 1, 0, 1, false))).toBe("ERR_PROGRAM");
+    expect(await codeOf(() => core.createWeight(0, 2 ** 26 + 1, 1))).toBe("ERR_PROGRAM");
+    expect(await codeOf(() => core.createWeight(2, 1, 33))).toBe("ERR_PROGRAM");
+    expect(await codeOf(() => core.createWeight(12, 1, 256))).toBe("ERR_MODEL_UNSUPPORTED");
+    expect(await codeOf(() => core.createCore(65, ""))).toBe("ERR_PROGRAM");
+    expect(await codeOf(() => core.createCore(1, "mmx"))).toBe("ERR_PLATFORM");
+    expect(core.info()).toEqual(before);
+  });
+
+  test("rows beyond a weight's are not packed, and not read", async () => {
+    const w = core.createWeight(weightTypes.F32, 4, 8);
+    expect(await codeOf(() => core.packWeight(w, new Uint8Array(5 * 32), 0))).toBe("ERR_PROGRAM");
+    expect(await codeOf(() => core.packWeight(w, new Uint8Array(32), 4))).toBe("ERR_PROGRAM");
+    expect(await codeOf(() => core.packWeight(w, new Uint8Array(32), -1))).toBe("ERR_PROGRAM");
+    expect(await codeOf(() => core.packWeight(w, new Uint8Array(31), 0))).toBe("ERR_PROGRAM");
+    for (const row of [-1, 4, 0.5, Number.NaN])
+      expect(await codeOf(() => core.unpackRow(w, row))).toBe("ERR_PROGRAM");
+  });
+
+  test("cells beyond the cache are not copied", async () => {
+    const cache = core.createCache(1, 1, 16, 2, true);
+    for (const [from, to] of [
+      [0, 32],
+      [32, 0],
+      [-1, 0],
+      [0, -1],
+    ] as const)
+      expect(await codeOf(() => core.copyCells(cache, Int32Array.of(from), Int32Array.of(to)))).toBe(
+        "ERR_PROGRAM",
+      );
+    expect(await codeOf(() => core.copyCells(cache, Int32Array.of(0, 1), Int32Array.of(2)))).toBe(
+      "ERR_PROGRAM",
+    );
+  });
+});
+
+describe("closed handles", () => {
+  test("every use is ERR_DISPOSED, a second close is harmless", async () => {
+    const parts = await goodParts();
+    const program = core.createProgram(parts.core, parts.spec);
+    const cancel = core.createCancel();
+    const spare = core.createWeight(weightTypes.F32, 1, 32);
+    const spareCache = core.createCache(1, 1, 16, 1, true);
+    const spareCore = core.createCore(1, "");
+    for (const handle of [program, cancel, spare, spareCache, spareCore]) {
+      core.close(handle);
+      core.close(handle);
+    }
+    const uses: (() => unknown)[] = [
+      () => core.run(program, goodPass(), core.createCancel()),
+      () => core.cancel(cancel),
+      () => core.run(core.createProgram(parts.core, parts.spec), goodPass(), cancel),
+      () => core.unpackRow(spare, 0),
+      () => core.packWeight(spare, new Uint8Array(128), 0),
+      () => core.createProgram(parts.core, { ...parts.spec, weights: [spare, ...parts.weights.slice(1)] }),
+      () => core.copyCells(spareCache, Int32Array.of(0), Int32Array.of(1)),
+      () => core.createProgram(parts.core, { ...parts.spec, cache: spareCache }),
+      () => core.createProgram(spareCore, parts.spec),
+    ];
+    for (const use of uses) expect(await codeOf(use), String(use)).toBe("ERR_DISPOSED");
+  });
+
+  test("a program keeps what it needs: closing weights, cache and core under it changes nothing", async () => {
+    const parts = await goodParts();
+    const program = core.createProgram(parts.core, parts.spec);
+    const expected = await bits(program, goodPass());
+    const { liveBlocks } = core.info();
+    for (const handle of [...parts.weights, parts.cache, parts.core]) core.close(handle);
+    expect(core.info().liveBlocks).toBe(liveBlocks);
+    expect(await bits(program, goodPass())).toBe(expected);
+    const last = bits(program, goodPass());
+    core.close(program);
+    expect(await last).toBe(expected);
+    expect(core.info().liveBlocks).toBeLessThan(liveBlocks);
+  });
+
+  test("a handle of another kind is ERR_PROGRAM, whatever it is", async () => {
+    const parts = await goodParts();
+    for (const wrong of [parts.cache, null, undefined, 7, "core", {}, () => 1])
+      expect(await codeOf(() => core.createProgram(wrong as Handle, parts.spec))).toBe("ERR_PROGRAM");
+    for (const wrong of [null, {}, 1] as unknown[])
+      expect(await codeOf(() => core.close(wrong as Handle))).toBe("ERR_PROGRAM");
+  });
+});
