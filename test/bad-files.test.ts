@@ -146,7 +146,7 @@ const badFiles: readonly BadFile[] = [
   // 7: dimensions
   ["a dimension 0", field("tensor blocks dimension 1", 0), "ERR_MODEL_FORMAT", "dimension 1 is 0"],
   ["a dimension 2^63", field("tensor blocks dimension 1", 2n ** 63n), "ERR_MODEL_LIMIT", "2^53"],
-  ["a product of 2^60", field("tensor cube dimension 1", 2 ** 50), "ERR_MODEL_TRUNCATED", "cube"],
+  ["a product of 2^51", field("tensor cube dimension 1", 2 ** 48), "ERR_MODEL_TRUNCATED", "cube"],
   ["a product over 2^53", field("tensor cube dimension 1", 2 ** 52), "ERR_MODEL_LIMIT", "2^53"],
   [
     "200 dimensions",
@@ -249,7 +249,7 @@ describe("refused within a second", () => {
     expect(error.message).toContain(message);
     expect(error.message).toMatch(/ at byte \d+: /);
     // One line, whatever the file holds.
-    expect(error.message).not.toMatch(/[\0-\x1f\x7f]/);
+    expect(error.message).not.toMatch(/\p{Cc}/u);
     expect(error.message.length).toBeLessThan(path.length + 400);
     expect(took).toBeLessThan(1000);
   });
@@ -275,11 +275,11 @@ describe("limits", () => {
   });
 
   test("strings and arrays that take more memory than file are counted by what they take", async () => {
-    const items = Array.from({ length: 2e5 }, () => "");
+    const items = Array.from({ length: 2e4 }, () => "");
     const strings = plus({ key: "k", type: "array", value: { of: "string", items } });
     const path = join(folder, "light.gguf");
     await writeFile(path, strings());
-    await expect(openGguf(path, { metadataBytes: 4e6 })).rejects.toMatchObject({ code: "ERR_MODEL_LIMIT" });
+    await expect(openGguf(path, { metadataBytes: 4e5 })).rejects.toMatchObject({ code: "ERR_MODEL_LIMIT" });
   });
 
   test("absurd counts cost no memory", async () => {

@@ -2,11 +2,11 @@ import { createHash } from "node:crypto";
 import { readdirSync, readFileSync } from "node:fs";
 import path from "node:path";
 import { describe, expect, test } from "vitest";
-import { Engine } from "../src/engine/engine.js";
 import { resolveSampling } from "../src/engine/sampling.js";
 import { architectures } from "../src/models/architectures.js";
 import { openGguf } from "../src/weights/gguf.js";
 import { packMatrix } from "../src/weights/pack.js";
+import { goldenFolder, goldenModel, loadEngine } from "./support/engines.js";
 
 /**
  * Goldens that Outrider does not run yet, and what the refusal must name. Every other file in the folder must give its
@@ -61,19 +61,13 @@ interface Golden {
   >;
 }
 
-const folder = path.join(import.meta.dirname, "goldens/arch");
-const names = readdirSync(folder)
+const names = readdirSync(goldenFolder)
   .filter((name) => name.endsWith(".gguf"))
   .map((name) => name.slice(0, -".gguf".length));
 const supported = names.filter((name) => !Object.hasOwn(unsupported, name));
-const file = (name: string) => path.join(folder, `${name}.gguf`);
-const golden = (name: string): Golden => JSON.parse(readFileSync(path.join(folder, `${name}.json`), "utf8"));
+const golden = (name: string): Golden =>
+  JSON.parse(readFileSync(path.join(goldenFolder, `${name}.json`), "utf8"));
 const greedy = resolveSampling({}, 280, 0);
-
-async function loadEngine(name: string, precise: boolean): Promise<Engine> {
-  await using gguf = await openGguf(file(name));
-  return await Engine.load(gguf, { precise, threads: 2 });
-}
 
 function logSoftmax(logits: ArrayLike<number>): number[] {
   const all = Array.from(logits);
@@ -88,7 +82,7 @@ describe.each(supported)("%s", (name) => {
   const about = (step: number, run: Run) => `step ${step}, margin ${run.margin[step]}`;
 
   test.each(prompts.map((_, i) => i))("prompt %i in float32", async (which) => {
-    await using engine = await loadEngine(name, true);
+    await using engine = await loadEngine(goldenModel(name), { precise: true });
     const run = fp32?.prompts[which] ?? prompts[which]!;
     const { tokens } = prompts[which]!;
     using sequence = engine.open();
@@ -118,7 +112,7 @@ describe.each(supported)("%s", (name) => {
   });
 
   test("as it usually runs, with rounded activations and a float16 cache", async () => {
-    await using engine = await loadEngine(name, false);
+    await using engine = await loadEngine(goldenModel(name));
     for (const run of prompts) {
       using sequence = engine.open();
       await sequence.prefill(run.tokens.slice(0, -1));
@@ -131,7 +125,7 @@ describe.each(supported)("%s", (name) => {
   });
 
   test.runIf(dequant)("weights are dequantised exactly", async () => {
-    await using gguf = await openGguf(file(name));
+    await using gguf = await openGguf(goldenModel(name));
     for (const [tensor, expected] of Object.entries(dequant!)) {
       using weight = await packMatrix(gguf, gguf.tensors.get(tensor)!);
       // The goldens' nine digits tell any two float32 numbers apart.
@@ -144,8 +138,7 @@ describe.each(supported)("%s", (name) => {
 });
 
 test.each(Object.entries(unsupported))("%s is refused by name", async (name, word) => {
-  await using gguf = await openGguf(file(name));
-  const refusal = await Engine.load(gguf, { threads: 1 }).then(
+  const refusal = await loadEngine(goldenModel(name)).then(
     async (engine) => {
       await engine[Symbol.asyncDispose]();
       throw new Error(`${name} loads now: take it out of the table \`unsupported\` above`);

@@ -1,9 +1,7 @@
 import { readFileSync } from "node:fs";
-import path from "node:path";
 import { expect, test } from "vitest";
-import { Engine } from "../src/engine/engine.js";
 import { resolveSampling } from "../src/engine/sampling.js";
-import { openGguf } from "../src/weights/gguf.js";
+import { embeddedGoldens, embeddedModel, loadEngine } from "./support/engines.js";
 
 interface Golden {
   readonly prompt_tokens: readonly number[];
@@ -12,9 +10,7 @@ interface Golden {
   readonly top16: readonly (readonly (readonly [number, number])[])[];
 }
 
-const root = path.resolve(import.meta.dirname, "..");
-const model = path.join(root, "models/SmolLM2-135M-Instruct.Q4_1.gguf");
-const goldens: readonly Golden[] = readFileSync(path.join(root, "test/goldens/smollm2-135m.jsonl"), "utf8")
+const goldens: readonly Golden[] = readFileSync(embeddedGoldens, "utf8")
   .trimEnd()
   .split("\n")
   .map((line) => JSON.parse(line));
@@ -38,8 +34,7 @@ function divergence(listed: readonly (readonly [number, number])[], q: (token: n
 test("the embedded model says what float32 arithmetic on its weights says", {
   timeout: 120_000,
 }, async () => {
-  await using gguf = await openGguf(model);
-  await using engine = await Engine.load(gguf);
+  await using engine = await loadEngine(embeddedModel);
   const divergences: number[] = [];
   let agreed = 0;
   for (const { prompt_tokens, greedy: continuation, top16 } of goldens) {

@@ -69,6 +69,22 @@ describe("CostModel", () => {
     expect(costs.relative(8)).toBeCloseTo(1.33, 1);
   });
 
+  test("tells a slower machine from a dearer length when all passes have one length", () => {
+    const costs = new CostModel(16);
+    measure(costs, FLAT);
+    for (let i = 0; i < 40; i++) costs.observe(8, 9 * FLAT[7]!);
+    expect(costs.ms(1)).toBeCloseTo(9, 0);
+    expect(costs.relative(8)).toBeCloseTo(1.33, 1);
+  });
+
+  test("learns that a length became dearer though most passes have it", () => {
+    const costs = new CostModel(16);
+    measure(costs, FLAT);
+    for (let i = 0; i < 120; i++) costs.observe(i % 4 === 0 ? 1 : 8, i % 4 === 0 ? 3.5 : 3.5 * 2.6);
+    expect(costs.relative(8)).toBeCloseTo(2.6, 1);
+    expect(costs.ms(1)).toBeCloseTo(3.5, 1);
+  });
+
   test("measures again what has not been seen for long", () => {
     const costs = new CostModel(16);
     measure(costs, FLAT);

@@ -1,4 +1,4 @@
-import { Recent } from "./recent.js";
+import { median, Recent } from "./recent.js";
 
 /** Passes longer than this are not planned: a draft of 15 that is all accepted gains no more than one of 31. */
 const MAX_LENGTH = 16;
@@ -70,7 +70,12 @@ export class CostModel {
     if (isProbe) this.#sample(length, ms / (this.#single ?? ms / this.relative(length)));
     this.#passes++;
     this.#seenAt[length - 1] = this.#passes;
-    this.#single = this.#median();
+    this.#single = this.#present();
+    for (const probe of PROBES) {
+      if (probe > this.maxLength || this.#passes - this.#seenAt[probe - 1]! < STALE_PASSES) continue;
+      this.#samples[probe - 1]!.clear();
+      this.#seenAt[probe - 1] = this.#passes;
+    }
 
     // Other passes wait until they stand in the window's middle. Compared with the speed before them, the first passes
     // after a change of speed would seem to say that their lengths had become dearer, and that would hide the change.
@@ -84,19 +89,21 @@ export class CostModel {
     this.#fit();
   }
 
-  /** The time of a single-token pass by the passes of the window. */
-  #median(): number {
+  /** The time of a single-token pass by those of the window, or by all of it if they are too few. */
+  #present(): number {
     const size = Math.min(this.#passes, WINDOW);
+    let singles = 0;
+    for (let i = 0; i < size; i++) if (this.#lengths[i] === 1) this.#scratch[singles++] = this.#times[i]!;
+    if (singles >= PROBES_EACH) return median(this.#scratch.subarray(0, singles));
     for (let i = 0; i < size; i++) this.#scratch[i] = this.#times[i]! / this.relative(this.#lengths[i]!);
-    return this.#scratch.subarray(0, size).sort()[size >> 1]!;
+    return median(this.#scratch.subarray(0, size));
   }
 
   /** A length worth measuring with the next pass; undefined when all are known well enough. */
   probe(): number | undefined {
     for (const length of PROBES) {
       if (length > this.maxLength) break;
-      const { size } = this.#samples[length - 1]!;
-      if (size < PROBES_EACH || this.#passes - this.#seenAt[length - 1]! >= STALE_PASSES) return length;
+      if (this.#samples[length - 1]!.size < PROBES_EACH) return length;
       if (this.relative(length) - 1 > STEEP * (length - 1)) break;
     }
     return undefined;
@@ -107,8 +114,6 @@ export class CostModel {
    * or the average price of a token so far, whichever is more.
    */
   #fit(): void {
-    // Where long passes are many they set the speed; what single-token passes say of it is the unit all the same.
-    const unit = this.#samples[0]!.size === 0 ? 1 : this.#samples[0]!.median();
     let below = 1;
     let belowBend = 1;
     let belowCost = 1;
@@ -117,7 +122,7 @@ export class CostModel {
       let above = length;
       while (above <= this.maxLength && this.#samples[above - 1]!.size === 0) above++;
       const aboveBend =
-        above <= this.maxLength ? this.#samples[above - 1]!.median() / unit / PRIOR[above - 1]! : belowBend;
+        above <= this.maxLength ? this.#samples[above - 1]!.median() / PRIOR[above - 1]! : belowBend;
       const bend = belowBend + ((aboveBend - belowBend) * (length - below)) / (above - below);
       const straight =
         above > this.maxLength && below > 1 ? 1 + ((belowCost - 1) * (length - 1)) / (below - 1) : 1;

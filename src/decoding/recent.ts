@@ -15,9 +15,17 @@ export class Recent {
     this.#values[this.#added++ % this.#values.length] = value;
   }
 
-  median(): number {
-    const sorted = this.#values.slice(0, this.size).sort();
-    const middle = sorted.length >> 1;
-    return sorted.length % 2 === 1 ? sorted[middle]! : (sorted[middle - 1]! + sorted[middle]!) / 2;
+  clear(): void {
+    this.#added = 0;
   }
+
+  /** Of at least one number. */
+  median(): number {
+    return median(this.#values.slice(0, this.size));
+  }
+}
+
+/** Sorts `values` in place; at least one. Of an even number the lower middle one. */
+export function median(values: Float64Array): number {
+  return values.sort()[(values.length - 1) >> 1]!;
 }

@@ -3,11 +3,11 @@ import type { Architecture } from "./architecture.js";
 import { llama } from "./llama.js";
 
 /** Every architecture that Outrider runs. */
-export const architectures = [llama] as const satisfies readonly Architecture[];
+export const architectures: readonly Architecture[] = [llama];
 
 /** The architecture of that name; an unknown one is `ERR_MODEL_UNSUPPORTED`, never a guess. */
 export function findArchitecture(name: unknown, file: string): Architecture {
-  const found: Architecture | undefined = architectures.find((a) => a.name === name);
+  const found = architectures.find((a) => a.name === name);
   if (found) return found;
   const stated = typeof name === "string" ? quote(name) : "missing";
   throw new OutriderError(

@@ -1,0 +1,47 @@
+import path from "node:path";
+import { Engine, type EngineOptions } from "../../src/engine/engine.js";
+import type { Sampling } from "../../src/engine/sampling.js";
+import type { Sequence } from "../../src/engine/sequence.js";
+import { openGguf } from "../../src/weights/gguf.js";
+
+const root = path.resolve(import.meta.dirname, "../..");
+
+/** SmolLM2-135M-Instruct. */
+export const embeddedModel = path.join(root, "models/SmolLM2-135M-Instruct.Q4_1.gguf");
+
+/** The answers of an independent engine for the embedded model, one JSON object a line. */
+export const embeddedGoldens = path.join(root, "test/goldens/smollm2-135m.jsonl");
+
+/** Small random models with known answers: `NAME.gguf` and `NAME.json`. */
+export const goldenFolder = path.join(root, "test/goldens/arch");
+
+export const goldenModel = (name: string) => path.join(goldenFolder, `${name}.gguf`);
+
+export async function loadEngine(file: string, options: EngineOptions = {}): Promise<Engine> {
+  await using gguf = await openGguf(file);
+  return await Engine.load(gguf, options);
+}
+
+export interface Continuation {
+  readonly tokens: number[];
+  readonly logprobs: number[];
+}
+
+/** One token at a time after the sequence's cached tokens and then `last`. */
+export async function continuePlainly(
+  sequence: Sequence,
+  last: number,
+  sampling: Sampling,
+  count: number,
+): Promise<Continuation> {
+  const continuation: Continuation = { tokens: [], logprobs: [] };
+  let token = last;
+  for (let i = 0; i < count; i++) {
+    const { picks, logprobs } = await sequence.step([token], { sampling });
+    sequence.keep([0]);
+    token = picks[0]!;
+    continuation.tokens.push(token);
+    continuation.logprobs.push(logprobs[0]!);
+  }
+  return continuation;
+}
