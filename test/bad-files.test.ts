@@ -274,6 +274,18 @@ describe("limits", () => {
     expect(file.metadata.size).toBe(16);
   });
 
+  test("stringBytes holds for the elements of an array too", async () => {
+    const path = join(folder, "element.gguf");
+    const entry = { key: "k", type: "array", value: { of: "string", items: ["abcde", "abcdef"] } } as const;
+    await writeFile(path, writeGguf({ metadata: [entry], tensors: [] }).bytes);
+    await expect(openGguf(path, { stringBytes: 5 })).rejects.toMatchObject({
+      code: "ERR_MODEL_LIMIT",
+      message: expect.stringContaining('key "k" at byte 61: a string of 6 bytes, the limit is 5'),
+    });
+    await using file = await openGguf(path, { stringBytes: 6 });
+    expect(file.metadata.get("k")).toEqual(entry.value.items);
+  });
+
   test("strings and arrays that take more memory than file are counted by what they take", async () => {
     const items = Array.from({ length: 2e4 }, () => "");
     const strings = plus({ key: "k", type: "array", value: { of: "string", items } });

@@ -71,7 +71,6 @@ struct Program::Pass {
   int rows, outputs;
   std::vector<Path> paths;
   std::vector<int> outputRows;
-  std::vector<std::vector<Part>> stages;
   RunOutput* out;
   const std::atomic<bool>* cancelled;
   Program* program;
@@ -312,10 +311,24 @@ void Program::findStages() {
       reads.clear();
       writes.clear();
     }
-    stages_.back().push_back(op);
+    stages_.back().push_back({op, 0});
     reads.insert(reads.end(), r.begin(), r.end());
     writes.insert(writes.end(), w.begin(), w.end());
   }
+}
+
+// Passes of the same size follow each other while decoding, so the plan is kept.
+void Program::planChunks(int rows, int outputs) {
+  if (rows == plannedRows_ && outputs == plannedOutputs_) return;
+  plannedRows_ = rows;
+  plannedOutputs_ = outputs;
+  chunks_.clear();
+  for (std::vector<Part>& stage : stages_) {
+    int total = 0;
+    for (Part& part : stage) total += part.chunks = chunksOf(part.op, rows, outputs);
+    chunks_.push_back(total);
+  }
+  chunks_.push_back(outputs);  // the last stage: one pick a chunk
 }
 
 int Program::chunksOf(int op, int rows, int outputs) const {
@@ -589,7 +602,7 @@ RunOutput Program::run(const RunInput& in, const std::atomic<bool>& cancelled) {
     stamp_ = 1;
   }
   RunOutput out;
-  Pass pass{in, int(in.rows.size()), 0, {}, {}, {}, &out, &cancelled, this, {}, {}, {}, {}};
+  Pass pass{in, int(in.rows.size()), 0, {}, {}, &out, &cancelled, this, {}, {}, {}, {}};
   for (int r = 0; r < pass.rows; r++) {
     const Row& row = in.rows[size_t(r)];
     uint32_t& stamp = cellStamp_[size_t(row.cell)];
@@ -610,23 +623,13 @@ RunOutput Program::run(const RunInput& in, const std::atomic<bool>& cancelled) {
   out.topTokens.resize(outputs * top);
   out.topLogprobs.resize(outputs * top);
 
-  std::vector<int> chunks;
-  for (const std::vector<int>& stage : stages_) {
-    pass.stages.emplace_back();
-    int total = 0;
-    for (const int op : stage) {
-      pass.stages.back().push_back({op, chunksOf(op, pass.rows, pass.outputs)});
-      total += pass.stages.back().back().chunks;
-    }
-    chunks.push_back(total);
-  }
-  chunks.push_back(pass.outputs);  // the last stage: one pick a chunk
+  planChunks(pass.rows, pass.outputs);
 
   const auto work = [](void* context, int stage, int chunk, int thread) {
     Pass& p = *static_cast<Pass*>(context);
     try {
-      if (stage < int(p.stages.size())) {
-        for (const Part& part : p.stages[size_t(stage)]) {
+      if (stage < int(p.program->stages_.size())) {
+        for (const Part& part : p.program->stages_[size_t(stage)]) {
           if (chunk < part.chunks) return p.program->execute(p, part.op, chunk, part.chunks, thread);
           chunk -= part.chunks;
         }
@@ -655,7 +658,7 @@ RunOutput Program::run(const RunInput& in, const std::atomic<bool>& cancelled) {
     return p.cancelled->load(std::memory_order_relaxed) || p.failed.load(std::memory_order_relaxed);
   };
   const auto begin = std::chrono::steady_clock::now();
-  out.finished = core_->pool.run(chunks.data(), int(chunks.size()), work, stop, &pass);
+  out.finished = core_->pool.run(chunks_.data(), int(chunks_.size()), work, stop, &pass);
   out.milliseconds = std::chrono::duration<double, std::milli>(std::chrono::steady_clock::now() - begin).count();
   if (pass.failed) {
     // Codes are string literals: give back the one that matches.

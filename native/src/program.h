@@ -104,6 +104,7 @@ class Program {
   void checkOps();
   void checkInput(const RunInput&) const;
   void findStages();
+  void planChunks(int rows, int outputs);
   int chunksOf(int op, int rows, int outputs) const;
   void execute(Pass&, int op, int chunk, int chunks, int thread);
   void attend(Pass&, const int32_t* f, float scale, int chunk, int chunks, int thread);
@@ -117,7 +118,9 @@ class Program {
   ProgramSpec spec_;
   Memory memory_;
   std::vector<Buffer> buffers_;
-  std::vector<std::vector<int>> stages_;  // ops that may run side by side
+  std::vector<std::vector<Part>> stages_;  // operators that may run side by side, with their chunks in this pass
+  std::vector<int> chunks_;                // of each stage, and of the picks
+  int plannedRows_ = -1, plannedOutputs_ = -1;
   std::vector<Scratch> scratch_;          // one per thread
   std::vector<uint32_t> cellStamp_;       // run in which a cell was last written, to refuse two rows in one cell
   uint32_t stamp_ = 0;

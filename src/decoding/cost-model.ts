@@ -1,6 +1,6 @@
 import { median, Recent } from "./recent.js";
 
-/** Passes longer than this are not planned: a draft of 15 that is all accepted gains no more than one of 31. */
+/** Passes longer than this are not planned: hardly a guess holds so long, and beyond it every token costs the same. */
 const MAX_LENGTH = 16;
 
 /**

@@ -6,7 +6,7 @@ import { type Draft, type Drafter, EMPTY_DRAFT } from "./drafter.js";
 
 /**
  * Lets a smaller model draft: speculative decoding (Leviathan et al. 2023) with the target's own sampling, so that at
- * a temperature both models draw with the same noise (Gumbel coupling, Daliri et al. 2025) and agree wherever their
+ * a temperature both models draw with the same noise (Gumbel coupling, Daliri et al. 2024) and agree wherever their
  * distributions nearly do. The sequence becomes the drafter's to dispose of. Its vocabulary must be the target's:
  * `vocabularyMismatch`. Where the text outgrows the sequence's context, nothing is drafted.
  */

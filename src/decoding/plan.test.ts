@@ -128,6 +128,15 @@ describe("adaptiveLength", () => {
     expect(live(adaptiveLength(measured(FLAT)), dear).gain).toBeGreaterThan(0.97);
   });
 
+  test("a drafter that was too dear is tried again and used once it is cheap", () => {
+    const planner = adaptiveLength(measured(FLAT));
+    const world = { curve: FLAT, claimed: 0.9, actual: 0.9 };
+    expect(live(planner, { ...world, draftMsPerToken: 2 * SINGLE_MS, passes: 100 }).drafted).toBeLessThan(
+      0.1,
+    );
+    expect(live(planner, { ...world, passes: 10_000 }).gain).toBeGreaterThan(1.5);
+  });
+
   test("a dear drafter that is worth it is used", () => {
     const good = { curve: FLAT, claimed: 0.9, actual: 0.9, draftMsPerToken: 0.15 * SINGLE_MS };
     expect(live(adaptiveLength(measured(FLAT)), good).gain).toBeGreaterThan(1.9);

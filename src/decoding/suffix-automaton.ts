@@ -4,7 +4,7 @@ const NONE = -1;
 
 /**
  * How far up the suffix links an append carries "seen here last". Ordinary text has shorter chains (SmolLM2 texts:
- * 3 on average); without a bound a text of one repeated token would cost a walk as long as itself for every token.
+ * about 3); without a bound a text of one repeated token would cost a walk as long as itself for every token.
  */
 const REFRESHED_LINKS = 32;
 

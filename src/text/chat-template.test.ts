@@ -128,11 +128,7 @@ describe("hostile templates", () => {
       "{% set n = namespace(a=[]) %}{% for i in range(60000) %}{% set n.a = [n.a, range(60000)] %}{% endfor %}",
       /memory|takes more than/,
     ],
-    [
-      "output without end",
-      `{% for i in range(60000) %}${"x".repeat(1000)}{% endfor %}`,
-      "more than 1048576 characters",
-    ],
+    ["output without end", `{% for i in range(60000) %}${"x".repeat(1000)}{% endfor %}`, /more than|memory/],
   ])("%s", async (_name, source, message) => {
     const started = performance.now();
     const error = await chatTemplate(source)

@@ -1,0 +1,17 @@
+/** How node-llama-cpp is set up wherever it is measured: on the CPU, with the settings that were fastest for it. */
+import { getLlama, LlamaLogLevel } from "node-llama-cpp";
+
+export async function loadModel(file) {
+  const llama = await getLlama({
+    gpu: false,
+    build: "never", // the prebuilt binary, which picks its kernels for this CPU, or an error
+    maxThreads: 0, // no limit: a context uses exactly the threads it asks for
+    logLevel: LlamaLogLevel.error,
+  });
+  return { llama, model: await llama.loadModel({ modelPath: file }) };
+}
+
+/** `contextSize`: no more than needed, because the cache is allocated and cleared at once. */
+export function createContext(model, threads, contextSize) {
+  return model.createContext({ threads, contextSize });
+}
