@@ -4,8 +4,9 @@
  *   node bench/requantize.mjs IN.gguf OUT.gguf Q8_0|Q4_0 [EMBEDDING_TYPE]
  *
  * llama.cpp has no fast kernel for Q4_1, the type of the embedded model; a fair comparison gives it the types that it
- * has. IN may hold F32, F16, Q4_0, Q4_1 and Q8_0. Vectors (norms) stay as they are. OUT remembers what it was made
- * from, so a second call with the same input does nothing.
+ * has. IN may hold F32, F16, Q4_0, Q4_1 and Q8_0. Vectors (norms) stay as they are. EMBEDDING_TYPE is for
+ * token_embd.weight, as all others unless given: node-llama-cpp decodes 1.2 times as fast with Q4_0 everywhere as with
+ * a Q8_0 embedding (SmolLM2-135M, one thread). OUT remembers what it was made from: a second call does nothing.
  */
 import { createHash } from "node:crypto";
 import { existsSync, mkdirSync, readFileSync, renameSync, writeFileSync } from "node:fs";
@@ -37,13 +38,13 @@ function floatToHalf(value) {
   const sign = (wordBits[0] >>> 16) & 0x8000;
   const magnitude = Math.abs(value);
   if (!(magnitude < 65_520)) return sign | (Number.isNaN(value) ? 0x7e00 : 0x7c00);
-  // One unit in the last place, whose count is the fraction; a fraction of 2048 carries into the exponent by itself.
+  // Counted in units of the last place: the leading bit, and a carry, add themselves to the exponent.
   const exponent = Math.max(((wordBits[0] >>> 23) & 255) - 127, -14);
   const scaled = magnitude * 2 ** (10 - exponent);
   const floor = Math.floor(scaled);
   const rest = scaled - floor;
   const units = floor + (rest > 0.5 || (rest === 0.5 && floor % 2 === 1) ? 1 : 0);
-  return sign | (exponent === -14 ? units : ((exponent + 14) << 10) + units);
+  return sign | (((exponent + 14) << 10) + units);
 }
 
 /** `id`: in the table of tensors; `fileType`: in general.file_type; `bytes`: of `size` weights. */

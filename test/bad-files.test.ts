@@ -280,7 +280,7 @@ describe("limits", () => {
     await writeFile(path, writeGguf({ metadata: [entry], tensors: [] }).bytes);
     await expect(openGguf(path, { stringBytes: 5 })).rejects.toMatchObject({
       code: "ERR_MODEL_LIMIT",
-      message: expect.stringContaining('key "k" at byte 61: a string of 6 bytes, the limit is 5'),
+      message: expect.stringContaining('key "k" at byte 62: a string of 6 bytes, the limit is 5'),
     });
     await using file = await openGguf(path, { stringBytes: 6 });
     expect(file.metadata.get("k")).toEqual(entry.value.items);

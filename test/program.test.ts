@@ -26,8 +26,13 @@ function fileBytes(type: WeightType, rows: number, columns: number, random: Seed
   return bytes;
 }
 
+const emptyWeight = (type: WeightType, rows: number, columns: number): Handle => {
+  const size = [weightTypes[type], rows, columns] as const;
+  return core.createWeight(core.createArena(core.packedBytes(...size)), ...size);
+};
+
 async function weight(type: WeightType, rows: number, columns: number, random: Seeded): Promise<Handle> {
-  const made = core.createWeight(weightTypes[type], rows, columns);
+  const made = emptyWeight(type, rows, columns);
   await core.packWeight(made, fileBytes(type, rows, columns, random), 0);
   return made;
 }
@@ -354,16 +359,32 @@ describe("what the core is handed", () => {
     const before = core.info();
     expect(await codeOf(() => core.createCache(4096, 4096, 4096, 2 ** 24, false))).toBe("ERR_PROGRAM");
     expect(await codeOf(() => core.createCache(1, 1, 0, 1, false))).toBe("ERR_PROGRAM");
-    expect(await codeOf(() => core.createWeight(0, 2 ** 26 + 1, 1))).toBe("ERR_PROGRAM");
-    expect(await codeOf(() => core.createWeight(2, 1, 33))).toBe("ERR_PROGRAM");
-    expect(await codeOf(() => core.createWeight(12, 1, 256))).toBe("ERR_MODEL_UNSUPPORTED");
+    expect(await codeOf(() => core.packedBytes(0, 2 ** 26 + 1, 1))).toBe("ERR_PROGRAM");
+    expect(await codeOf(() => core.packedBytes(2, 1, 33))).toBe("ERR_PROGRAM");
+    expect(await codeOf(() => core.packedBytes(12, 1, 256))).toBe("ERR_MODEL_UNSUPPORTED");
+    expect(await codeOf(() => core.createArena(0))).toBe("ERR_PROGRAM");
+    expect(await codeOf(() => core.createArena(2 ** 53))).toBe("ERR_RUNTIME");
     expect(await codeOf(() => core.createCore(65, ""))).toBe("ERR_PROGRAM");
     expect(await codeOf(() => core.createCore(1, "mmx"))).toBe("ERR_PLATFORM");
     expect(core.info()).toEqual(before);
   });
 
+  test("weights that do not fit their arena are refused", async () => {
+    const arena = core.createArena(2 * core.packedBytes(0, 16, 8));
+    core.createWeight(arena, 0, 16, 8);
+    expect(await codeOf(() => core.createWeight(arena, 0, 16, 9))).toBe("ERR_PROGRAM");
+    expect(await codeOf(() => core.createWeight(arena, 2, 1, 33))).toBe("ERR_PROGRAM");
+    expect(await codeOf(() => core.createWeight(arena, 12, 1, 256))).toBe("ERR_MODEL_UNSUPPORTED");
+    const last = core.createWeight(arena, 0, 16, 8);
+    expect(await codeOf(() => core.createWeight(arena, 0, 1, 1))).toBe("ERR_PROGRAM");
+    core.close(arena);
+    expect(await codeOf(() => core.createWeight(arena, 0, 1, 1))).toBe("ERR_DISPOSED");
+    await core.packWeight(last, new Uint8Array(16 * 8 * 4).fill(1), 0);
+    expect(core.unpackRow(last, 15)).toEqual(new Float32Array(new Uint8Array(32).fill(1).buffer));
+  });
+
   test("rows beyond a weight's are not packed, and not read", async () => {
-    const w = core.createWeight(weightTypes.F32, 4, 8);
+    const w = emptyWeight("F32", 4, 8);
     expect(await codeOf(() => core.packWeight(w, new Uint8Array(5 * 32), 0))).toBe("ERR_PROGRAM");
     expect(await codeOf(() => core.packWeight(w, new Uint8Array(32), 4))).toBe("ERR_PROGRAM");
     expect(await codeOf(() => core.packWeight(w, new Uint8Array(32), -1))).toBe("ERR_PROGRAM");
@@ -394,7 +415,7 @@ describe("closed handles", () => {
     const parts = await goodParts();
     const program = core.createProgram(parts.core, parts.spec);
     const cancel = core.createCancel();
-    const spare = core.createWeight(weightTypes.F32, 1, 32);
+    const spare = emptyWeight("F32", 1, 32);
     const spareCache = core.createCache(1, 1, 16, 1, true);
     const spareCore = core.createCore(1, "");
     for (const handle of [program, cancel, spare, spareCache, spareCore]) {

@@ -11,7 +11,10 @@ export async function loadModel(file) {
   return { llama, model: await llama.loadModel({ modelPath: file }) };
 }
 
-/** `contextSize`: no more than needed, because the cache is allocated and cleared at once. */
+/**
+ * `contextSize`: no more than needed, because the cache is allocated and cleared at once. Flash attention, one thread,
+ * SmolLM2-135M Q4_0: prefill 1.5 times as fast, decoding 1.05; only passes of 8 and 16 tokens lose, 0.9.
+ */
 export function createContext(model, threads, contextSize) {
-  return model.createContext({ threads, contextSize });
+  return model.createContext({ threads, contextSize, flashAttention: true });
 }

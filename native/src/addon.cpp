@@ -29,6 +29,7 @@ template <> struct Tag<Core> { static constexpr napi_type_tag tag{0x6f7574726964
 template <> struct Tag<Weight> { static constexpr napi_type_tag tag{0x6f757472696465ull, 2}; static constexpr const char* name = "weight"; };
 template <> struct Tag<Cache> { static constexpr napi_type_tag tag{0x6f757472696465ull, 3}; static constexpr const char* name = "cache"; };
 template <> struct Tag<Program> { static constexpr napi_type_tag tag{0x6f757472696465ull, 4}; static constexpr const char* name = "program"; };
+template <> struct Tag<Arena> { static constexpr napi_type_tag tag{0x6f757472696465ull, 6}; static constexpr const char* name = "arena"; };
 template <> struct Tag<Cancel> { static constexpr napi_type_tag tag{0x6f757472696465ull, 5}; static constexpr const char* name = "cancel"; };
 
 struct Holder {
@@ -238,9 +239,21 @@ napi_value createCore(napi_env env, napi_callback_info i) {
   return makeHandle(env, std::make_shared<Core>(int(threads), text(env, call[1])));
 }
 
-napi_value createWeight(napi_env env, napi_callback_info i) {
+napi_value packedBytes(napi_env env, napi_callback_info i) {
   const Call call(env, i, 3);
-  return makeHandle(env, std::make_shared<Weight>(int32(env, call[0]), integer(env, call[1]), integer(env, call[2])));
+  return number(env, double(Weight::packedBytes(int32(env, call[0]), integer(env, call[1]), integer(env, call[2]))));
+}
+
+napi_value createArena(napi_env env, napi_callback_info i) {
+  const Call call(env, i, 1);
+  const int64_t bytes = integer(env, call[0]);
+  if (bytes < 1) throw programError("an arena needs at least one byte");
+  return makeHandle(env, std::make_shared<Arena>(size_t(bytes)));
+}
+
+napi_value createWeight(napi_env env, napi_callback_info i) {
+  const Call call(env, i, 4);
+  return makeHandle(env, std::make_shared<Weight>(handle<Arena>(env, call[0]), int32(env, call[1]), integer(env, call[2]), integer(env, call[3])));
 }
 
 napi_value packWeight(napi_env env, napi_callback_info i) {
@@ -387,7 +400,7 @@ napi_value close(napi_env env, napi_callback_info i) {
   check(env, napi_typeof(env, call[0], &type));
   bool tagged = false;
   if (type == napi_external)
-    for (const napi_type_tag* tag : {&Tag<Core>::tag, &Tag<Weight>::tag, &Tag<Cache>::tag, &Tag<Program>::tag, &Tag<Cancel>::tag})
+    for (const napi_type_tag* tag : {&Tag<Core>::tag, &Tag<Weight>::tag, &Tag<Cache>::tag, &Tag<Program>::tag, &Tag<Arena>::tag, &Tag<Cancel>::tag})
       if (!tagged) napi_check_object_type_tag(env, call[0], tag, &tagged);
   if (!tagged) throw programError("native call: expected a handle");
   void* data;
@@ -417,6 +430,8 @@ napi_value init(napi_env env, napi_value exports) {
   };
   add("info", guarded<info>);
   add("createCore", guarded<createCore>);
+  add("packedBytes", guarded<packedBytes>);
+  add("createArena", guarded<createArena>);
   add("createWeight", guarded<createWeight>);
   add("packWeight", guarded<packWeight>);
   add("unpackRow", guarded<unpackRow>);

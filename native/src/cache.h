@@ -30,7 +30,8 @@ class Cache {
   std::mutex busy;  // held by a running pass and by copy
 
  private:
-  size_t index(int layer, int block, int head) const { return (size_t(layer) * blocks + block) * heads + head; }
+  // Block by block, so that what is resident grows with the positions in use, huge pages or not.
+  size_t index(int layer, int block, int head) const { return (size_t(block) * layers + layer) * heads + head; }
   size_t element_, keyBytes_, valueBytes_;
   Memory keys_, values_;
 };

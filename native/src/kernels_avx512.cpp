@@ -11,8 +11,11 @@ namespace {
 
 constexpr int kPrefetchBytes = 3072;
 
+LANES_INLINE __m512i broadcastWord(const uint8_t* p) { return _mm512_set1_epi32(*reinterpret_cast<const int32_t*>(p)); }
+LANES_INLINE __m512 broadcastFloat(const uint8_t* p) { return _mm512_set1_ps(*reinterpret_cast<const float*>(p)); }
+
 template <WeightType type, int rows>
-void quantisedTile(const MatmulArgs& a, int row, int tile) {
+[[gnu::noinline]] void quantisedTile(const MatmulArgs& a, int row, int tile) {
   constexpr int quantBytes = type == WeightType::Q8_0 ? 512 : 256, blockBytes = int(tileBytes(type, kBlock));
   constexpr int zeroShift = type == WeightType::Q8_0 ? 7 : 3;  // the weights' zero point is 128 or 8
   const int blocks = a.k / kBlock;
@@ -40,31 +43,30 @@ void quantisedTile(const MatmulArgs& a, int row, int tile) {
     }
     const __m512 d = loadHalf(block + quantBytes).v;
     const __m512 m = type == WeightType::Q4_1 ? loadHalf(block + quantBytes + 32).v : d;
+    // Row after row within each step, or one row's eight steps would wait for each other (2 rows: 87 -> 126 GMAC/s).
+    __m512i acc[rows];
     for (int r = 0; r < rows; r++) {
-      const uint8_t* quads = x[r] + size_t(b) * kBlock;
+      acc[r] = _mm512_setzero_si512();
+      if constexpr (type != WeightType::Q4_1)
+        acc[r] = _mm512_sub_epi32(acc[r], _mm512_slli_epi32(broadcastWord(x[r] + sumsAt + size_t(b) * 4), zeroShift));
+    }
+    for (int g = 0; g < 8; g++)
+      for (int r = 0; r < rows; r++)
+        acc[r] = _mm512_dpbusd_epi32(acc[r], w[g], broadcastWord(x[r] + size_t(b) * kBlock + 4 * g));
+    for (int r = 0; r < rows; r++) {
       const uint8_t* ofBlock = x[r] + size_t(b) * 4;
-      __m512i acc = _mm512_setzero_si512();
-      if constexpr (type != WeightType::Q4_1) {
-        const __m512i sum = _mm512_set1_epi32(*reinterpret_cast<const int32_t*>(ofBlock + sumsAt));
-        acc = _mm512_sub_epi32(acc, _mm512_slli_epi32(sum, zeroShift));
-      }
-      for (int g = 0; g < 8; g++)
-        acc = _mm512_dpbusd_epi32(acc, w[g], _mm512_set1_epi32(*reinterpret_cast<const int32_t*>(quads + 4 * g)));
-      const __m512 scale = _mm512_set1_ps(*reinterpret_cast<const float*>(ofBlock + scalesAt));
-      y[r] = _mm512_fmadd_ps(_mm512_cvtepi32_ps(acc), _mm512_mul_ps(d, scale), y[r]);
-      if constexpr (type == WeightType::Q4_1)
-        y[r] = _mm512_fmadd_ps(m, _mm512_set1_ps(*reinterpret_cast<const float*>(ofBlock + scaledSumsAt)), y[r]);
+      y[r] = _mm512_fmadd_ps(_mm512_cvtepi32_ps(acc[r]), _mm512_mul_ps(d, broadcastFloat(ofBlock + scalesAt)), y[r]);
+      if constexpr (type == WeightType::Q4_1) y[r] = _mm512_fmadd_ps(m, broadcastFloat(ofBlock + scaledSumsAt), y[r]);
     }
   }
   for (int r = 0; r < rows; r++) finish(a, row + r, tile, {y[r]});
 }
 
-#ifndef ROW_TILE
-#define ROW_TILE 8
-#endif
-constexpr int kRowTile = ROW_TILE;
+constexpr int kRowTile = 8;
 
-// A tile's weights stay in the first cache while the rows stream past it.
+// A tile's weights stay in the first cache while the rows stream past it. Zen 4, one core, 64 rows: 163 (Q4_1) to 175
+// GMAC/s (Q8_0) of 236 that bare dpbusd reach; with the float operations of a Q4_1 block on the same pipes 172 are
+// possible. Tiles of 4, 5, 6 and 12 rows gave 154 to 175.
 template <WeightType type>
 void matmulQuantised(const MatmulArgs& a) {
   for (int tile = a.tileBegin; tile < a.tileEnd; tile++)

@@ -331,6 +331,16 @@ void Program::planChunks(int rows, int outputs) {
   chunks_.push_back(outputs);  // the last stage: one pick a chunk
 }
 
+// Rows of one sequence whose queries share a kernel call, and with it the loads of keys and values: as many as give
+// every thread three calls. 0: so few rows that each query head is a chunk, or two threads would share three key/value
+// heads two to one.
+int Program::attentionRows(int heads, int rows) const {
+  const int kvHeads = spec_.cache->heads, enough = 3 * core_->pool.threads();
+  for (int together = std::max(1, kMaxQueries / (heads / kvHeads)); together > 0; together--)
+    if (kvHeads * ((rows + together - 1) / together) >= enough) return together;
+  return 0;
+}
+
 int Program::chunksOf(int op, int rows, int outputs) const {
   const int32_t* f = fields(op);
   const int threads = core_->pool.threads();
@@ -349,9 +359,9 @@ int Program::chunksOf(int op, int rows, int outputs) const {
     case Opcode::Add: return byRow(rowsOf(f[1]), 4);
     case Opcode::Select: return byRow(outputs, 16);
     case Opcode::Attend: {
-      const int pieces = rows * spec_.cache->heads;
-      // Few rows: one chunk a query head, or two threads would share three key/value heads two to one.
-      return pieces < 4 * threads ? rows * f[4] : std::min(pieces, threads * 16);
+      const int rowsTogether = attentionRows(f[4], rows);
+      if (rowsTogether == 0) return rows * f[4];
+      return std::min(spec_.cache->heads * ((rows + rowsTogether - 1) / rowsTogether), threads * 16);
     }
   }
   return 0;
@@ -521,28 +531,29 @@ void Program::attend(Pass& pass, const int32_t* f, float scale, int chunk, int c
     run({dim, cache.valueStride, keys, values, n, queries, first, end, outs, scale, scratch.floats.data()});
   };
 
-  if (chunks == pass.rows * heads && pass.rows * cache.heads < 4 * core_->pool.threads()) {
+  const int rowsTogether = attentionRows(heads, pass.rows);
+  if (rowsTogether == 0) {
     call(chunk / heads, 1, chunk % heads / group, chunk % heads, 1);
     return;
   }
-  // Pieces run key/value head by head, so that neighbouring rows of one sequence share a call.
-  const Range pieces = share(pass.rows * cache.heads, chunk, chunks);
-  const int together = std::max(1, kMaxQueries / group);
-  for (int piece = pieces.begin; piece < pieces.end;) {
-    const int kvHead = piece / pass.rows, row = piece % pass.rows;
-    const int limit = std::min({together, pieces.end - piece, pass.rows - row});
-    int count = 1;
-    const auto regular = [&](int r) {
-      const Row& x = pass.in.rows[size_t(r)];
-      return pass.paths[size_t(r)].firstIrregular > x.position / kLanes;
-    };
-    if (regular(row))
-      while (count < limit && regular(row + count) && pass.in.rows[size_t(row + count)].table == pass.in.rows[size_t(row)].table &&
-             pass.in.rows[size_t(row + count)].position == pass.in.rows[size_t(row)].position + count)
-        count++;
-    for (int h = 0; h < group; h += kMaxQueries)
-      call(row, count, kvHead, kvHead * group + h, std::min(kMaxQueries, group - h));
-    piece += count;
+  const auto regular = [&](int r) { return pass.paths[size_t(r)].firstIrregular > pass.in.rows[size_t(r)].position / kLanes; };
+  const auto follows = [&](int r) {
+    const Row& before = pass.in.rows[size_t(r) - 1];
+    const Row& row = pass.in.rows[size_t(r)];
+    return regular(r - 1) && regular(r) && row.table == before.table && row.position == before.position + 1;
+  };
+  // Units run key/value head by head, each over up to rowsTogether rows.
+  const int unitsPerHead = (pass.rows + rowsTogether - 1) / rowsTogether;
+  const Range units = share(cache.heads * unitsPerHead, chunk, chunks);
+  for (int unit = units.begin; unit < units.end; unit++) {
+    const int kvHead = unit / unitsPerHead, first = unit % unitsPerHead * rowsTogether;
+    const int last = std::min(first + rowsTogether, pass.rows);
+    for (int row = first; row < last;) {
+      int count = 1;
+      while (row + count < last && follows(row + count)) count++;
+      for (int h = 0; h < group; h += kMaxQueries) call(row, count, kvHead, kvHead * group + h, std::min(kMaxQueries, group - h));
+      row += count;
+    }
   }
 }
 

@@ -1,5 +1,6 @@
 #include "weight.h"
 
+#include <algorithm>
 #include <cstring>
 #include <string>
 
@@ -33,9 +34,24 @@ uint16_t read16(const uint8_t* p) { uint16_t v; std::memcpy(&v, p, 2); return v;
 
 }  // namespace
 
-Weight::Weight(int type_, int64_t rows_, int64_t k_)
+uint8_t* Arena::take(size_t bytes) {
+  const std::lock_guard<std::mutex> lock(mutex_);
+  if (bytes > memory_.bytes() - used_)
+    throw programError("weights: " + std::to_string(bytes) + " bytes do not fit the " + std::to_string(memory_.bytes() - used_) +
+                       " that are left for them");
+  uint8_t* p = memory_.data() + used_;
+  used_ = std::min(memory_.bytes(), (used_ + bytes + 63) / 64 * 64);
+  return p;
+}
+
+size_t Weight::packedBytes(int type, int64_t rows, int64_t k) {
+  const int inputs = checkedInputs(type, k), columns = checkedSize(rows, "the number of rows");
+  return (size_t((columns + kLanes - 1) / kLanes) * tileBytes(WeightType(type), inputs) + 63) / 64 * 64;
+}
+
+Weight::Weight(std::shared_ptr<Arena> arena, int type_, int64_t rows_, int64_t k_)
     : type(checkedType(type_)), rows(checkedSize(rows_, "the number of rows")), k(checkedInputs(type_, k_)),
-      tiles((rows + kLanes - 1) / kLanes), memory_(size_t(tiles) * tileBytes(type, k)) {}
+      tiles((rows + kLanes - 1) / kLanes), arena_(std::move(arena)), data_(arena_->take(packedBytes(type_, rows_, k_))) {}
 
 size_t Weight::fileRowBytes() const {
   switch (type) {
@@ -58,7 +74,7 @@ void Weight::pack(const uint8_t* bytes, size_t size, int64_t first) {
   for (int64_t i = 0; i < count; i++) {
     const uint8_t* in = bytes + size_t(i) * rowBytes;
     const size_t c = size_t(first + i) % kLanes;
-    uint8_t* out = memory_.data() + size_t(first + i) / kLanes * tileBytes(type, k);
+    uint8_t* out = data_ + size_t(first + i) / kLanes * tileBytes(type, k);
     switch (type) {
       case WeightType::F32:
         for (int x = 0; x < k; x++) std::memcpy(out + (size_t(x) * kLanes + c) * 4, in + size_t(x) * 4, 4);

@@ -16,16 +16,17 @@ export class BlockPool {
     return this.#free.length;
   }
 
-  take(): number {
-    const block = this.#free.pop();
-    if (block === undefined)
+  /** So many blocks, used once each; all of them or none. */
+  take(count: number): number[] {
+    if (count > this.#free.length)
       throw new OutriderError(
         "ERR_CONTEXT",
         `the key/value cache is full: all ${this.#users.length * blockSize} positions belong to open sequences. ` +
           "Close some, or load the model with a larger context",
       );
-    this.#users[block] = 1;
-    return block;
+    const taken = this.#free.splice(this.#free.length - count, count);
+    for (const block of taken) this.#users[block] = 1;
+    return taken.reverse();
   }
 
   share(block: number): void {

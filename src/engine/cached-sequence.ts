@@ -47,15 +47,15 @@ export class CachedSequence implements Sequence {
 
   async prefill(tokens: readonly number[], signal?: AbortSignal): Promise<void> {
     this.#check(tokens.length);
-    for (let at = 0; at < tokens.length; at += this.#engine.prefillChunk) {
-      const chunk = tokens.slice(at, at + this.#engine.prefillChunk);
-      const parents = chainParents(chunk.length);
-      await this.#exclusive(async () => {
-        const cells = this.#place(chunk, parents).cells;
+    await this.#exclusive(async () => {
+      for (let at = 0; at < tokens.length; at += this.#engine.prefillChunk) {
+        const chunk = tokens.slice(at, at + this.#engine.prefillChunk);
+        const parents = chainParents(chunk.length);
+        const { cells } = this.#place(chunk, parents);
         await this.#engine.run(() => this.#pass(chunk, parents, cells), signal);
         this.#tokens.push(...chunk);
-      });
-    }
+      }
+    });
   }
 
   async step(tokens: readonly number[], options: StepOptions): Promise<StepResult> {
@@ -125,9 +125,7 @@ export class CachedSequence implements Sequence {
     this.#check(0);
     if (!Number.isInteger(length) || length < 0 || length > this.#tokens.length)
       throw new OutriderError("ERR_BAD_REQUEST", `fork: ${length}, expected 0 to ${this.#tokens.length}`);
-    const table = this.#table.slice(0, Math.ceil(length / blockSize));
-    for (const block of table) this.#blocks.share(block);
-    return new CachedSequence(this.#engine, this.#blocks, this.#tokens.slice(0, length), table);
+    return this.share(length);
   }
 
   [Symbol.dispose](): void {
@@ -137,6 +135,13 @@ export class CachedSequence implements Sequence {
     if (this.#pending) this.keep([]);
     this.#open = false;
     this.#engine.retire(this);
+  }
+
+  /** @internal A second sequence with the first `length` positions, whether or not this one is still open. */
+  share(length: number): Sequence {
+    const table = this.#table.slice(0, Math.ceil(length / blockSize));
+    for (const block of table) this.#blocks.share(block);
+    return new CachedSequence(this.#engine, this.#blocks, this.#tokens.slice(0, length), table);
   }
 
   /** @internal The first `length` positions, for a new owner. */
@@ -196,11 +201,14 @@ export class CachedSequence implements Sequence {
       throw new OutriderError("ERR_BAD_REQUEST", `${tokens.length} tokens with ${parents.length} parents`);
     const length = base + Math.max(...depths) + 1;
     const siblings = tokens.length - new Set(depths).size;
-    const wanted = Math.ceil(length / blockSize) - this.#table.length + Math.ceil(siblings / blockSize) + 1;
+    // An aborted pass may have left more blocks in the table than the tokens need.
+    const more = Math.max(0, Math.ceil(length / blockSize) - this.#table.length);
+    const copies = this.#writesShared(base) ? 1 : 0;
+    const wanted = more + copies + Math.ceil(siblings / blockSize);
     this.#engine.reserve(wanted);
-    this.#own(base);
-    while (this.#table.length * blockSize < length) this.#table.push(this.#blocks.take());
-    const scratch = Array.from({ length: Math.ceil(siblings / blockSize) }, () => this.#blocks.take());
+    const scratch = this.#blocks.take(wanted);
+    if (copies > 0) this.#own(base, scratch.pop()!);
+    this.#table.push(...scratch.splice(0, more));
     const taken = new Set<number>();
     let spare = 0;
     const cells = depths.map((depth) => {
@@ -215,12 +223,15 @@ export class CachedSequence implements Sequence {
     return { cells, scratch };
   }
 
-  /** The block that the next position falls into must not be shared when it is written. */
-  #own(position: number): void {
+  #writesShared(position: number): boolean {
+    const block = this.#table[Math.floor(position / blockSize)];
+    return block !== undefined && this.#blocks.isShared(block);
+  }
+
+  /** Puts a copy of its own in place of the shared block that the next position falls into. */
+  #own(position: number, copy: number): void {
     const index = Math.floor(position / blockSize);
-    const block = this.#table[index];
-    if (block === undefined || !this.#blocks.isShared(block)) return;
-    const copy = this.#blocks.take();
+    const block = this.#table[index]!;
     const lanes = Array.from({ length: position % blockSize }, (_, lane) => lane);
     this.#engine.copyCells(
       lanes.map((lane) => block * blockSize + lane),

@@ -71,8 +71,13 @@ export class Engine implements AsyncDisposable {
       maxPosition: this.context,
       precise: options.precise ?? false,
     });
-    const { logits } = plan.architecture.program(builder, config, weights);
-    this.#program = builder.finish(core, this.#cache, logits);
+    try {
+      const { logits } = plan.architecture.program(builder, config, weights);
+      this.#program = builder.finish(core, this.#cache, logits);
+    } catch (error) {
+      this.#cache[Symbol.dispose]();
+      throw error;
+    }
     this.#owned = [this.#program, this.#cache, weights, core];
   }
 
@@ -106,6 +111,8 @@ export class Engine implements AsyncDisposable {
       if (length > shared) [best, shared] = [idle, length];
     }
     if (!best) return new CachedSequence(this, this.#blocks);
+    // Another conversation with the same beginning stays for its own next turn.
+    if (shared < best.tokens.length / 2) return best.share(shared);
     this.#idle = this.#idle.filter((s) => s !== best);
     return best.revive(shared);
   }

@@ -1,8 +1,8 @@
 import { OutriderError } from "../errors.js";
 import { KvCache } from "../runtime/kv-cache.js";
-import { isWeightType, type Weight } from "../runtime/weight.js";
+import { Arena, isWeightType, type Weight } from "../runtime/weight.js";
 import type { GgufFile, TensorInfo } from "../weights/gguf.js";
-import { packMatrix, readVector } from "../weights/pack.js";
+import { packedBytes, packMatrix, readVector } from "../weights/pack.js";
 import type { Architecture, ModelConfig, ModelWeights, TensorSpec } from "./architecture.js";
 import { findArchitecture } from "./architectures.js";
 import { Metadata } from "./metadata.js";
@@ -65,6 +65,7 @@ const shapeText = (shape: readonly number[]) => `[${shape.join(", ")}]`;
 
 /** All weights of a model in the core, with one owner. */
 export class LoadedWeights implements ModelWeights, Disposable {
+  #arena: Arena | undefined;
   readonly #matrices = new Map<string, Weight>();
   readonly #vectors = new Map<string, Float32Array>();
 
@@ -83,13 +84,16 @@ export class LoadedWeights implements ModelWeights, Disposable {
       done += bytes;
       onProgress?.(done, plan.bytes);
     };
+    const isVector = (tensor: TensorInfo) => specs.get(tensor.name)?.shape.length === 1;
     const specs = new Map(plan.architecture.tensors(plan.config).map((s) => [s.name, s]));
     const queue = [...plan.tensors.values()].sort((a, b) => a.offset - b.offset).reverse();
+    const matrices = queue.filter((tensor) => !isVector(tensor));
+    const arena = new Arena(matrices.reduce((sum, tensor) => sum + packedBytes(file, tensor), 0));
+    weights.#arena = arena;
     const worker = async () => {
       for (let tensor = queue.pop(); tensor; tensor = queue.pop()) {
-        if (specs.get(tensor.name)?.shape.length === 1)
-          weights.#vectors.set(tensor.name, await readVector(file, tensor, count));
-        else weights.#matrices.set(tensor.name, await packMatrix(file, tensor, count));
+        if (isVector(tensor)) weights.#vectors.set(tensor.name, await readVector(file, tensor, count));
+        else weights.#matrices.set(tensor.name, await packMatrix(file, tensor, count, arena));
       }
     };
     const results = await Promise.allSettled([worker(), worker()]);
@@ -116,6 +120,7 @@ export class LoadedWeights implements ModelWeights, Disposable {
 
   [Symbol.dispose](): void {
     for (const weight of this.#matrices.values()) weight[Symbol.dispose]();
+    this.#arena?.[Symbol.dispose]();
     this.#matrices.clear();
     this.#vectors.clear();
   }

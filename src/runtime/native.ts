@@ -55,7 +55,9 @@ export interface NativeResult {
 interface Addon {
   info(): { sourceHash: string; instructionSets: string[]; liveBytes: number; liveBlocks: number };
   createCore(threads: number, instructionSet: string): Handle;
-  createWeight(type: number, rows: number, columns: number): Handle;
+  packedBytes(type: number, rows: number, columns: number): number;
+  createArena(bytes: number): Handle;
+  createWeight(arena: Handle, type: number, rows: number, columns: number): Handle;
   packWeight(weight: Handle, bytes: Uint8Array, firstRow: number): Promise<void>;
   unpackRow(weight: Handle, row: number): Float32Array;
   createCache(layers: number, heads: number, headDim: number, blocks: number, half: boolean): Handle;

@@ -5,6 +5,16 @@ import { native, Owned, translate } from "./native.js";
 export const weightTypes = { F32: 0, F16: 1, Q4_0: 2, Q4_1: 3, Q8_0: 8, BF16: 30 } as const;
 export type WeightType = keyof typeof weightTypes;
 
+/** One block of memory for all weights of a model. Weights keep it alive. */
+export class Arena extends Owned {
+  constructor(readonly bytes: number) {
+    super(
+      native((core) => core.createArena(bytes)),
+      "weight arena",
+    );
+  }
+}
+
 /** A matrix in the core's packed form: `rows` outputs, `columns` inputs. Filled by `pack`, then never changed. */
 export class Weight extends Owned {
   constructor(
@@ -12,11 +22,17 @@ export class Weight extends Owned {
     readonly type: WeightType,
     readonly rows: number,
     readonly columns: number,
+    arena: Arena = new Arena(Weight.packedBytes(type, rows, columns)),
   ) {
     super(
-      native((core) => core.createWeight(weightTypes[type], rows, columns)),
+      native((core) => core.createWeight(arena.handle, weightTypes[type], rows, columns)),
       `weight ${name}`,
     );
+  }
+
+  /** Bytes that a matrix takes in an arena. */
+  static packedBytes(type: WeightType, rows: number, columns: number): number {
+    return native((core) => core.packedBytes(weightTypes[type], rows, columns));
   }
 
   get blockQuantised(): boolean {

@@ -15,7 +15,9 @@ const encoder = new TextEncoder();
 const noBytes = new Uint8Array(0);
 
 /**
- * Byte-level BPE (GPT-2, Llama 3, Qwen, SmolLM …). Throws ERR_MODEL_UNSUPPORTED for an unknown pre-tokenizer,
+ * Byte-level BPE (GPT-2, Llama 3, Qwen, SmolLM …). Our own, because @huggingface/tokenizers 0.2 takes 165 ms and
+ * 33 MB to start with 49,152 tokens (this: 50 ms, 13 MB), is 15 times slower on prose, and splits off ASCII digits
+ * only. Throws ERR_MODEL_UNSUPPORTED for an unknown pre-tokenizer,
  * ERR_TOKENIZER for merges that do not fit the vocabulary.
  */
 export function bpeTokenizer(metadata: ReadonlyMap<string, unknown>, vocabulary: Vocabulary): Tokenizer {

@@ -104,6 +104,7 @@ describe("hostile templates", () => {
       `${"{% for i in range(1000) %}".repeat(3)}x${"{% endfor %}".repeat(3)}`.replace("x", "{% set y = 1 %}"),
       "takes more than 1000 ms",
     ],
+    ["250,000 empty lines", `${"\n".repeat(250_000)}{%`, "takes more than 1000 ms"],
     ["20,000 parentheses", `{{ ${"(".repeat(20_000)}1${")".repeat(20_000)} }}`, "call stack"],
     ["a string doubled 40 times", twice(40, "{{ n.s }}"), "more than 1048576 characters"],
     ["a string doubled 26 times", twice(26, "{{ n.s | upper }}"), "more than 1048576 characters"],

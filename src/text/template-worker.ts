@@ -99,22 +99,18 @@ function templateWorker({ parentPort, workerData }: typeof threads, load: (path:
     replaceAll: bounded(replaceAll as Replace),
   });
 
-  function attempt<T>(action: () => T): T | TemplateReply {
+  let template: jinja.Template | undefined;
+  parentPort!.on("message", (variables: string) => {
+    let reply: TemplateReply;
     try {
-      return action();
+      // Not before: reading can take minutes (250,000 empty lines), and only a rendering has a time limit.
+      template ??= new Template(source);
+      reply = { text: template.render(JSON.parse(variables)) };
     } catch (error) {
       // RangeError: the stack is too deep, a string too long.
       const limit = error instanceof LimitError || error instanceof RangeError;
-      return { error: String((error as Error)?.message ?? error).slice(0, 1000), limit };
+      reply = { error: String((error as Error)?.message ?? error).slice(0, 1000), limit };
     }
-  }
-
-  const template = attempt(() => new Template(source));
-  parentPort!.on("message", (variables: string) => {
-    const reply =
-      template instanceof Template
-        ? attempt((): TemplateReply => ({ text: template.render(JSON.parse(variables)) }))
-        : template;
     parentPort!.postMessage(reply);
   });
 }

@@ -1,15 +1,22 @@
 import { OutriderError } from "../errors.js";
-import { checkWeightType, Weight } from "../runtime/weight.js";
+import { type Arena, checkWeightType, Weight } from "../runtime/weight.js";
 import type { GgufFile, TensorInfo } from "./gguf.js";
+
+/** Bytes that a tensor takes once it is packed. */
+export function packedBytes(file: GgufFile, tensor: TensorInfo): number {
+  const type = checkWeightType(tensor.type, `${file.path}: tensor ${tensor.name}`);
+  return Weight.packedBytes(type, tensor.rows, tensor.columns);
+}
 
 /** A matrix, streamed from the file into the core's packed form. `onBytes` counts what was read. */
 export async function packMatrix(
   file: GgufFile,
   tensor: TensorInfo,
   onBytes?: (bytes: number) => void,
+  arena?: Arena,
 ): Promise<Weight> {
   const type = checkWeightType(tensor.type, `${file.path}: tensor ${tensor.name}`);
-  const weight = new Weight(tensor.name, type, tensor.rows, tensor.columns);
+  const weight = new Weight(tensor.name, type, tensor.rows, tensor.columns, arena);
   try {
     for await (const chunk of file.read(tensor)) {
       await weight.pack(chunk.bytes, chunk.firstRow);

@@ -1,0 +1,184 @@
+/**
+ * Measures Outrider as bench/peers/llama-cpp.mjs measures node-llama-cpp: the same modes, the same JSON lines.
+ *
+ *   node bench/outrider.mjs --file MODEL.gguf --prompts PROMPTS.jsonl --mode decode [--strategy auto]
+ *
+ * Modes: decode (greedy, per prompt), prefill (512 tokens to the first token), pass (n tokens with a pick after each,
+ * behind 256), start (a new process to its first token), memory (resident set while generating at a full context).
+ */
+import { spawn } from "node:child_process";
+import { once } from "node:events";
+import { readFileSync } from "node:fs";
+import { availableParallelism } from "node:os";
+import { basename } from "node:path";
+import { fileURLToPath } from "node:url";
+import { parseArgs } from "node:util";
+import { Engine } from "../dist/engine/engine.js";
+import { resolveSampling } from "../dist/engine/sampling.js";
+import { load } from "../dist/index.js";
+import { openGguf } from "../dist/weights/gguf.js";
+
+const PREFILL_TOKENS = 512;
+const START_TOKENS = 20;
+const PASS_PAST = 256;
+const PASS_SIZES = [1, 2, 3, 4, 6, 8, 16, 64];
+const WARM_UP_TOKENS = 16;
+const MEMORY_CONTEXT = 2048;
+
+const round = (value) => Math.round(value * 1000) / 1000;
+
+function summary(all) {
+  const sorted = all.toSorted((a, b) => a - b);
+  const middle = sorted.length >> 1;
+  const median = sorted.length % 2 ? sorted[middle] : (sorted[middle - 1] + sorted[middle]) / 2;
+  return { median: round(median), all: all.map(round) };
+}
+
+const { values } = parseArgs({
+  options: {
+    file: { type: "string" },
+    prompts: { type: "string" },
+    mode: { type: "string" },
+    strategy: { type: "string", default: "none" },
+    threads: { type: "string", default: String(Math.min(8, availableParallelism())) },
+    "instruction-set": { type: "string" },
+    "max-tokens": { type: "string", default: "128" },
+    repetitions: { type: "string", default: "5" },
+  },
+});
+const { file, mode, strategy } = values;
+const threads = Number(values.threads);
+const maxTokens = Number(values["max-tokens"]);
+const repetitions = Number(values.repetitions);
+const instructionSet = values["instruction-set"];
+const prompts = readFileSync(values.prompts, "utf8")
+  .trim()
+  .split("\n")
+  .map((line) => JSON.parse(line));
+const someTokens = (count) => {
+  const all = prompts.flatMap((prompt) => prompt.prompt_tokens);
+  return Array.from({ length: count }, (_, i) => all[i % all.length]);
+};
+const print = (result) =>
+  console.log(
+    JSON.stringify({ bench: mode, peer: "outrider", file: basename(file), strategy, threads, instructionSet, ...result }),
+  );
+
+async function decode() {
+  const model = await load(file, { threads, instructionSet });
+  const generate = async (prompt) => {
+    let first;
+    const begin = performance.now();
+    const run = model.generate(prompt, { maxTokens, strategy });
+    let firstTokens = 0;
+    for await (const piece of run) {
+      if (first === undefined) {
+        first = performance.now();
+        firstTokens = piece.tokens.length;
+      }
+    }
+    const { tokens, stats } = await run.result;
+    return { tokens, stats, firstTokens, firstTokenMs: first - begin, ms: performance.now() - first };
+  };
+  await model.generate(prompts[0].prompt_tokens, { maxTokens: WARM_UP_TOKENS, strategy }).result;
+  for (const { id, category, prompt_tokens: promptTokens } of prompts) {
+    const runs = [];
+    for (let i = 0; i < repetitions; i++) runs.push(await generate(promptTokens));
+    const { tokens, stats, firstTokens } = runs[0];
+    const ms = summary(runs.map((run) => run.ms));
+    print({
+      id,
+      category,
+      promptTokens: promptTokens.length,
+      n: tokens.length,
+      ms,
+      tokensPerSecond: round(((tokens.length - firstTokens) * 1000) / ms.median),
+      passes: stats.passes,
+      drafted: stats.drafted,
+      accepted: stats.accepted,
+      outsideCore: round(1 - stats.coreMs / stats.decodeMs),
+      output: tokens,
+    });
+  }
+  await model.close();
+}
+
+async function prefill() {
+  const gguf = await openGguf(file);
+  const engine = await Engine.load(gguf, { threads, instructionSet });
+  const sampling = resolveSampling({}, engine.config.vocab, 0);
+  const tokens = someTokens(PREFILL_TOKENS);
+  const all = [];
+  for (let i = 0; i <= repetitions; i++) {
+    engine.forget();
+    const sequence = engine.open();
+    const begin = performance.now();
+    await sequence.prefill(tokens.slice(0, -1));
+    await sequence.step(tokens.slice(-1), { sampling });
+    if (i > 0) all.push(performance.now() - begin);
+    sequence.keep([0]);
+    sequence[Symbol.dispose]();
+  }
+  const ms = summary(all);
+  print({ n: PREFILL_TOKENS, ms, tokensPerSecond: round((PREFILL_TOKENS * 1000) / ms.median) });
+  await engine[Symbol.asyncDispose]();
+  await gguf[Symbol.asyncDispose]();
+}
+
+/** Also the floor: what reading the weights once takes at this machine's bandwidth, in the same run. */
+async function pass() {
+  const gguf = await openGguf(file);
+  const engine = await Engine.load(gguf, { threads, instructionSet });
+  const sampling = resolveSampling({}, engine.config.vocab, 0);
+  const tokens = someTokens(PASS_PAST + 64);
+  const sequence = engine.open();
+  await sequence.prefill(tokens.slice(0, PASS_PAST));
+  const core = new Map(PASS_SIZES.map((n) => [n, []]));
+  const whole = new Map(PASS_SIZES.map((n) => [n, []]));
+  const readings = [];
+  for (let i = 0; i <= repetitions; i++) {
+    for (const n of PASS_SIZES) {
+      const begin = performance.now();
+      const result = await sequence.step(tokens.slice(PASS_PAST, PASS_PAST + n), { sampling });
+      sequence.keep([]);
+      if (i === 0) continue;
+      whole.get(n).push(performance.now() - begin);
+      core.get(n).push(result.coreMs);
+    }
+    if (i > 0) readings.push(await engine.core.readMilliseconds(engine.memory.weights, 3));
+  }
+  for (const n of PASS_SIZES) print({ n, past: PASS_PAST, ms: summary(whole.get(n)), coreMs: summary(core.get(n)) });
+  print({ n: 0, weightBytes: engine.memory.weights, readMs: summary(readings) });
+  sequence[Symbol.dispose]();
+  await engine[Symbol.asyncDispose]();
+  await gguf[Symbol.asyncDispose]();
+}
+
+/** From the start of a Node process to its first token, with the file in the page cache. */
+async function start() {
+  const script = fileURLToPath(new URL("outrider-first-token.mjs", import.meta.url));
+  const all = [];
+  for (let i = 0; i <= repetitions; i++) {
+    const begin = performance.now();
+    const child = spawn(process.execPath, [script, file, String(threads), someTokens(START_TOKENS).join()], {
+      stdio: ["ignore", "pipe", "inherit"],
+    });
+    let firstTokenMs;
+    child.stdout.once("data", () => {
+      firstTokenMs = performance.now() - begin;
+    });
+    await once(child, "close");
+    if (i > 0) all.push(firstTokenMs);
+  }
+  print({ n: START_TOKENS, ms: summary(all) });
+}
+
+async function memory() {
+  const model = await load(file, { threads, instructionSet, context: MEMORY_CONTEXT });
+  const prompt = someTokens(MEMORY_CONTEXT - 128);
+  await model.generate(prompt, { strategy, ignoreEnd: true }).result;
+  print({ context: MEMORY_CONTEXT, residentMb: round(process.memoryUsage().rss / 2 ** 20) });
+  await model.close();
+}
+
+await { decode, prefill, pass, start, memory }[mode]();

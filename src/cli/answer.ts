@@ -1,0 +1,81 @@
+import {
+  type Generation,
+  type GenerationResult,
+  OutriderError,
+  tokensPerPass,
+  tokensPerSecond,
+} from "../index.js";
+import { count, figures } from "./table.js";
+import { paint } from "./terminal.js";
+
+/** What the run took, for a line under the answer. */
+export function summary(result: GenerationResult): string {
+  const { stats, strategy } = result;
+  const parts = [
+    plural(stats.tokens, "token"),
+    `${figures(tokensPerSecond(stats))} tokens/s`,
+    plural(stats.passes, "pass", "passes"),
+    `${figures(tokensPerPass(stats))} tokens/pass`,
+    strategy,
+  ];
+  return parts.join(" · ");
+}
+
+/**
+ * Streams an answer to stdout, with a newline at its end; on a terminal a dim line of statistics follows. An aborted
+ * one stays on the screen as far as it came. Other errors are thrown, after the newline.
+ */
+export async function showAnswer(run: Generation, quiet: boolean): Promise<GenerationResult> {
+  const { stdout } = process;
+  let shown = 0;
+  try {
+    for await (const piece of run) {
+      stdout.write(piece.text);
+      shown += piece.text.length;
+    }
+  } catch (error) {
+    if (!(error instanceof OutriderError && error.code === "ERR_ABORTED")) {
+      if (shown > 0) stdout.write("\n");
+      throw error;
+    }
+  }
+  const result = await run.result;
+  stdout.write(`${result.text.slice(shown)}\n`);
+  if (stdout.isTTY && !quiet) stdout.write(`${paint(stdout, "dim", summary(result))}\n`);
+  return result;
+}
+
+/** One answer as one line of JSON; the keys do not change between releases. */
+export function answerJson(id: string | number, model: string, result: GenerationResult): string {
+  const { stats } = result;
+  return JSON.stringify({
+    id,
+    model,
+    strategy: result.strategy,
+    exact: true, // no strategy changes the output
+    seed: result.seed,
+    prompt_tokens: result.promptTokens,
+    tokens: result.tokens,
+    text: result.text,
+    finish_reason: result.finishReason,
+    stats: {
+      prefill_ms: rounded(stats.prefillMs),
+      decode_ms: rounded(stats.decodeMs),
+      tokens: stats.tokens,
+      passes: stats.passes,
+      tokens_per_pass: rounded(tokensPerPass(stats)),
+      drafted: stats.drafted,
+      accepted: stats.accepted,
+      tokens_per_second: rounded(tokensPerSecond(stats)),
+    },
+  });
+}
+
+/** To three decimals: what is below is noise. */
+export function rounded(x: number): number {
+  return Math.round(x * 1000) / 1000;
+}
+
+function plural(n: number, one: string, many = `${one}s`): string {
+  return `${count(n)} ${n === 1 ? one : many}`;
+}

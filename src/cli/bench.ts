@@ -1,0 +1,166 @@
+import { Engine } from "../engine/engine.js";
+import { embeddedModel, type Model, type Strategy } from "../index.js";
+import { openGguf } from "../weights/gguf.js";
+import { rounded } from "./answer.js";
+import { type CostCurve, measureCosts } from "./cost-curve.js";
+import { type BenchPrompt, measureDecoding, type Speed, speeds } from "./decoding-speed.js";
+import { locate, usageError } from "./failure.js";
+import { interruptible } from "./interrupt.js";
+import { type JsonLine, promptOf, readJsonLines } from "./json-lines.js";
+import { circumstances } from "./machine.js";
+import { median } from "./median.js";
+import { openModel } from "./open-model.js";
+import { loadOptions, type ModelFlags } from "./options.js";
+import { samplePrompts } from "./sample-prompts.js";
+import { count, figures, megabytes, table } from "./table.js";
+import { paint, statusLine } from "./terminal.js";
+
+export interface BenchFlags extends ModelFlags {
+  readonly prompts?: string;
+  readonly limit?: number;
+  readonly strategies?: readonly Strategy[];
+  readonly maxTokens: number;
+  readonly repetitions: number;
+}
+
+/** The cost of a pass by its length, and the speed of decoding by category; tables or JSON lines. */
+export async function bench(flags: BenchFlags): Promise<number> {
+  const lines = flags.prompts === undefined ? undefined : await readJsonLines(flags.prompts, flags.limit);
+  const strategies: readonly Strategy[] =
+    flags.strategies ?? (flags.draftModel === undefined ? ["none", "auto"] : ["none", "auto", "draft-model"]);
+  if (strategies.includes("draft-model") && flags.draftModel === undefined)
+    throw usageError("strategy draft-model needs --draft-model PATH");
+  const status = statusLine(process.stderr);
+  const tell = (text: string) => {
+    if (!flags.quiet) status.show(text);
+  };
+  return interruptible(async (signal) => {
+    try {
+      const rounds = 3 * flags.repetitions;
+      const costs = await withEngine(flags, (engine) =>
+        measureCosts(engine, rounds, { signal, onRound: (r) => tell(`pass costs: round ${r} of ${rounds}`) }),
+      );
+      await using model = await openModel(flags);
+      const prompts = await promptsFor(model, lines, flags.limit);
+      const runs = await measureDecoding(model, prompts, {
+        ...flags,
+        strategies,
+        signal,
+        onPrompt: (r, p) =>
+          tell(`decoding: repetition ${r + 1} of ${flags.repetitions}, prompt ${p + 1} of ${prompts.length}`),
+      });
+      status.clear();
+      const report = flags.json ? asJson : asText;
+      process.stdout.write(`${report(model, flags, costs, speeds(runs, strategies)).join("\n")}\n`);
+      return 0;
+    } finally {
+      status.clear();
+    }
+  });
+}
+
+async function withEngine<T>(flags: BenchFlags, work: (engine: Engine) => Promise<T>): Promise<T> {
+  const { draftModel: _, ...options } = loadOptions(flags, process.env);
+  await using file = await openGguf(flags.model ?? embeddedModel);
+  await using engine = await Engine.load(file, options);
+  return await work(engine);
+}
+
+async function promptsFor(
+  model: Model,
+  lines: readonly JsonLine[] | undefined,
+  limit: number | undefined,
+): Promise<BenchPrompt[]> {
+  const raw = model.tokenizer.chatTemplate === undefined;
+  const prompts: BenchPrompt[] = [];
+  if (lines === undefined) {
+    for (const { category, prompt } of samplePrompts.slice(0, limit))
+      prompts.push({ category, tokens: await model.promptTokens(prompt, { raw }) });
+    return prompts;
+  }
+  for (const line of lines) {
+    const { category = "none" } = line.value;
+    const tokens = await model.promptTokens(promptOf(line), { raw }).catch((error: unknown) => {
+      throw locate(line.where, error);
+    });
+    prompts.push({ category: String(category), tokens });
+  }
+  return prompts;
+}
+
+function asJson(model: Model, flags: BenchFlags, costs: CostCurve, decoding: readonly Speed[]): string[] {
+  const about = circumstances(model.info);
+  const times = (ms: readonly number[]) => ({
+    repetitions: ms.length,
+    ms: { median: rounded(median(ms)), values: ms.map(rounded) },
+  });
+  const values = (m: Speed["speedup"]) => ({ median: rounded(m.median), values: m.values.map(rounded) });
+  return [
+    { bench: "read-weights", bytes: costs.read.bytes, ...times(costs.read.ms), ...about },
+    ...costs.passes.map(({ n, ms }) => ({ bench: "pass", n, past: costs.past, ...times(ms), ...about })),
+    { bench: "prefill", n: costs.prefill.n, past: 0, ...times(costs.prefill.ms), ...about },
+    ...decoding.map((speed) => ({
+      bench: "decode",
+      strategy: speed.strategy,
+      category: speed.category,
+      n: speed.prompts,
+      repetitions: flags.repetitions,
+      max_tokens: flags.maxTokens,
+      tokens_per_second: values(speed.tokensPerSecond),
+      tokens_per_pass: values(speed.tokensPerPass),
+      speedup: values(speed.speedup),
+      ...about,
+    })),
+  ].map((record) => JSON.stringify(record));
+}
+
+function asText(model: Model, flags: BenchFlags, costs: CostCurve, decoding: readonly Speed[]): string[] {
+  const { stdout } = process;
+  const { version, commit, machine } = circumstances(model.info);
+  const section = (align: string, head: readonly string[], rows: readonly (readonly string[])[]) => {
+    const [first, ...lines] = table(align, head, rows);
+    return [paint(stdout, "bold", first!), ...lines];
+  };
+  const single = median(costs.passes[0]!.ms);
+  const pass = (label: string, n: number, ms: readonly number[]) => {
+    const time = median(ms);
+    return [label, figures(time), figures(time / single), count(Math.round((1000 * n) / time))];
+  };
+  return [
+    `${model.info.name} · outrider ${version}${commit === undefined ? "" : ` (${commit})`}`,
+    `${machine.cpu} · ${machine.threads} of ${machine.cores} cores · ${machine.instruction_set} · node ${machine.node}`,
+    "",
+    ...section(
+      "lrrr",
+      [`tokens in a pass (past ${costs.past})`, "ms", "× one token", "tokens/s"],
+      [
+        ...costs.passes.map(({ n, ms }) => pass(String(n), n, ms)),
+        pass(`prompt of ${costs.prefill.n} (past 0)`, costs.prefill.n, costs.prefill.ms),
+        [
+          `reading the weights (${megabytes(costs.read.bytes)})`,
+          figures(median(costs.read.ms)),
+          figures(median(costs.read.ms) / single),
+          "",
+        ],
+      ],
+    ),
+    "",
+    ...section(
+      "llrrrr",
+      ["category", "strategy", "prompts", "tokens/s", "tokens/pass", `× ${decoding[0]!.strategy}`],
+      decoding.map((s) => [
+        s.category,
+        s.strategy,
+        String(s.prompts),
+        figures(s.tokensPerSecond.median),
+        figures(s.tokensPerPass.median),
+        figures(s.speedup.median),
+      ]),
+    ),
+    paint(
+      stdout,
+      "dim",
+      `medians of ${flags.repetitions} interleaved repetitions, at most ${flags.maxTokens} tokens an answer, greedy`,
+    ),
+  ];
+}

@@ -1,0 +1,92 @@
+import { createInterface } from "node:readline";
+import type { ChatSession } from "../index.js";
+import { showAnswer } from "./answer.js";
+import { reportFailure } from "./failure.js";
+import { interruptible } from "./interrupt.js";
+import { openModel } from "./open-model.js";
+import { type AnswerFlags, generateOptions } from "./options.js";
+import { paint } from "./terminal.js";
+
+/** Lines that arrive this close together were pasted and are one message. */
+const pasteMs = 30;
+
+/** A conversation, until /exit, Ctrl-D, or Ctrl-C where something is to be said. From a pipe: a message a line. */
+export async function chat(flags: AnswerFlags & { debug?: boolean }): Promise<number> {
+  await using model = await openModel(flags);
+  // Says at once, and not after the first message, that a model has no template; and the template is warm then.
+  await model.promptTokens([{ role: "user", content: "Hello" }]);
+  const session = model.chat(generateOptions(flags));
+  if (!process.stdin.isTTY) return fromPipe(session, flags);
+
+  const { stdout } = process;
+  const { name, instructionSet, threads } = model.info;
+  const about = `${name} · ${instructionSet} · ${threads} ${threads === 1 ? "thread" : "threads"}`;
+  const help = "/reset starts again, /exit leaves, Ctrl-C stops an answer";
+  if (!flags.quiet) stdout.write(`${paint(stdout, "dim", `${about}\n${help}`)}\n\n`);
+  const history: string[] = [];
+  for (;;) {
+    const message = await ask(history);
+    if (message === undefined || message === "/exit") return 0;
+    if (message === "") continue;
+    if (message === "/reset") {
+      session.reset();
+      stdout.write(`${paint(stdout, "dim", "the conversation starts again")}\n`);
+      continue;
+    }
+    if (/^\/\w+$/.test(message)) {
+      stdout.write(`${paint(stdout, "dim", `there is no ${message}; ${help}`)}\n`);
+      continue;
+    }
+    await say(session, message, flags).catch((error: unknown) => {
+      reportFailure(error, flags.debug ?? false);
+      stdout.write(`${paint(stdout, "dim", "/reset starts again")}\n`);
+    });
+    stdout.write("\n");
+  }
+}
+
+async function fromPipe(session: ChatSession, flags: AnswerFlags): Promise<number> {
+  for await (const line of createInterface({ input: process.stdin })) {
+    if (line === "/exit") break;
+    if (line === "/reset") session.reset();
+    else if (line !== "" && (await say(session, line, flags)).finishReason === "abort") return 130;
+  }
+  return 0;
+}
+
+function say(session: ChatSession, message: string, flags: AnswerFlags) {
+  return interruptible((signal) => showAnswer(session.send(message, { signal }), flags.quiet ?? false));
+}
+
+/**
+ * One message; undefined when there are no more. The interface lives for one question only: while an answer streams,
+ * the terminal is in its ordinary mode, where Ctrl-C is a signal.
+ */
+function ask(history: string[]): Promise<string | undefined> {
+  const { stdin, stdout } = process;
+  const prompt = paint(stdout, "cyan", "> ");
+  const lines = createInterface({ input: stdin, output: stdout, prompt, history: [...history] });
+  return new Promise((resolve) => {
+    const said: string[] = [];
+    let pasted: NodeJS.Timeout | undefined;
+    lines.on("line", (line) => {
+      said.push(line);
+      clearTimeout(pasted);
+      // What was pasted after the last line end still waits for Enter.
+      pasted = setTimeout(() => {
+        if (lines.line === "") lines.close();
+      }, pasteMs);
+    });
+    lines.on("history", (entries: string[]) => history.splice(0, history.length, ...entries));
+    lines.on("SIGINT", () => {
+      said.length = 0;
+      lines.close();
+    });
+    lines.on("close", () => {
+      clearTimeout(pasted);
+      if (said.length === 0) stdout.write("\n");
+      resolve(said.length === 0 ? undefined : said.join("\n").trim());
+    });
+    lines.prompt();
+  });
+}

@@ -1,0 +1,61 @@
+import { text as readAll } from "node:stream/consumers";
+import type { Model, Prompt } from "../index.js";
+import { answerJson, showAnswer } from "./answer.js";
+import { interrupted, locate, usageError } from "./failure.js";
+import { interruptible } from "./interrupt.js";
+import { promptOf, readJsonLines } from "./json-lines.js";
+import { openModel } from "./open-model.js";
+import { type AnswerFlags, generateOptions } from "./options.js";
+
+export interface GenerateFlags extends AnswerFlags {
+  readonly raw?: boolean;
+  readonly prompts?: string;
+  readonly limit?: number;
+}
+
+interface Question {
+  readonly id: string | number;
+  readonly prompt: Prompt;
+  /** The line of the file that it comes from. */
+  readonly where?: string;
+}
+
+/** Answers the words of the command line, or each line of a file, or what stands on stdin. */
+export async function generate(words: readonly string[], flags: GenerateFlags): Promise<number> {
+  // The file is checked before the model loads: a slip in the last line must not cost an hour.
+  const questions = await collect(words, flags);
+  await using model = await openModel(flags);
+  return interruptible(async (signal) => {
+    for (const question of questions) {
+      await answer(model, question, flags, signal).catch((error: unknown) => {
+        throw question.where === undefined ? error : locate(question.where, error);
+      });
+      if (signal.aborted) return interrupted;
+    }
+    return 0;
+  });
+}
+
+async function answer(model: Model, { id, prompt }: Question, flags: GenerateFlags, signal: AbortSignal) {
+  const run = model.generate(prompt, { ...generateOptions(flags), raw: flags.raw, signal });
+  if (flags.json) process.stdout.write(`${answerJson(id, model.info.name, await run.result)}\n`);
+  else await showAnswer(run, flags.quiet ?? false);
+}
+
+async function collect(words: readonly string[], flags: GenerateFlags): Promise<Question[]> {
+  if (flags.prompts !== undefined) {
+    if (words.length > 0) throw usageError("both a prompt and --prompts were given, expected one of them");
+    const lines = await readJsonLines(flags.prompts, flags.limit);
+    return lines.map((line) => ({ id: line.id, prompt: promptOf(line), where: line.where }));
+  }
+  if (flags.limit !== undefined) throw usageError("--limit goes with --prompts FILE");
+  const prompt = words.length > 0 ? words.join(" ") : await fromStdin();
+  if (prompt === "")
+    throw usageError('the prompt is empty; give one: outrider "Why is the sky blue?"', "prompt");
+  return [{ id: 1, prompt }];
+}
+
+async function fromStdin(): Promise<string> {
+  if (process.stdin.isTTY) throw usageError('there is no prompt; give one: outrider "Why is the sky blue?"');
+  return (await readAll(process.stdin)).replace(/\r?\n$/, "");
+}

@@ -1,0 +1,179 @@
+import { OutriderError } from "../errors.js";
+import { embeddedModel } from "../index.js";
+import { memoryNeeded, planModel } from "../models/load.js";
+import { coreInfo } from "../runtime/native.js";
+import { type GgufFile, type MetadataValue, openGguf, type TensorInfo } from "../weights/gguf.js";
+import { usageError } from "./failure.js";
+import { instructionSetFrom } from "./options.js";
+import { count, megabytes, table } from "./table.js";
+import { paint, printable } from "./terminal.js";
+
+export interface InspectFlags {
+  readonly context?: number;
+  readonly precise?: boolean;
+  readonly json?: boolean;
+}
+
+/** What a file says of itself and what running it would take; reads the header alone. */
+export async function inspect(source: string | undefined, flags: InspectFlags): Promise<number> {
+  await using file = await openGguf(source ?? embeddedModel);
+  const use = whatItTakes(file, flags);
+  const instructionSets = { available: coreInfo().instructionSets, used: usedInstructionSet() };
+  process.stdout.write(
+    flags.json ? `${asJson(file, use, instructionSets)}\n` : `${asText(file, use, instructionSets)}\n`,
+  );
+  return 0;
+}
+
+type Use =
+  | { readonly supported: true; readonly context: number; readonly weights: number; readonly cache: number }
+  | { readonly supported: false; readonly reason: string };
+
+/** A file that cannot be run can still be looked at. */
+function whatItTakes(file: GgufFile, { context, precise }: InspectFlags): Use {
+  try {
+    const plan = planModel(file);
+    const most = plan.config.context;
+    if (context !== undefined && (context < 1 || context > most))
+      throw usageError(`context is ${context}, expected a whole number from 1 to ${most}`, "context");
+    const positions = context ?? Math.min(most, 8192);
+    return { supported: true, context: positions, ...memoryNeeded(plan, positions, precise ? "f32" : "f16") };
+  } catch (error) {
+    if (!(error instanceof OutriderError) || error.code === "ERR_BAD_REQUEST") throw error;
+    return { supported: false, reason: error.message };
+  }
+}
+
+function usedInstructionSet(): string {
+  return instructionSetFrom(process.env) ?? coreInfo().instructionSets[0]!;
+}
+
+interface InstructionSets {
+  readonly available: readonly string[];
+  readonly used: string;
+}
+
+function asText(file: GgufFile, use: Use, instructionSets: InstructionSets): string {
+  const bold = (text: string) => paint(process.stdout, "bold", text);
+  const section = (align: string, head: readonly string[], rows: readonly (readonly string[])[]) => {
+    const [first, ...lines] = table(align, head, rows);
+    return [bold(first!), ...lines];
+  };
+  const memory = use.supported
+    ? [
+        ["weights", megabytes(use.weights)],
+        [`keys and values of ${count(use.context)} tokens`, megabytes(use.cache)],
+        ["together", megabytes(use.weights + use.cache)],
+      ]
+    : [["cannot be run", printable(use.reason)]];
+  const others = instructionSets.available.filter((name) => name !== instructionSets.used);
+  return [
+    ...section(
+      "lr",
+      ["file", ""],
+      [
+        [printable(file.path), megabytes(file.size)],
+        ["GGUF version", String(file.version)],
+      ],
+    ),
+    "",
+    ...section(
+      "ll",
+      ["metadata", ""],
+      [...file.metadata].map(([key, value]) => [printable(key), shortValue(value)]),
+    ),
+    "",
+    ...section(
+      "lllrr",
+      ["tensors", "type", "shape", "number", "size"],
+      [
+        ...groupTensors(file.tensors.values()).map((g) => [
+          printable(g.name),
+          g.type,
+          g.shape.map(count).join(" × "),
+          count(g.number),
+          megabytes(g.bytes),
+        ]),
+      ],
+    ),
+    "",
+    ...section(use.supported ? "lr" : "ll", ["memory", ""], memory),
+    "",
+    ...section(
+      "ll",
+      ["instruction set", ""],
+      [[instructionSets.used, others.length > 0 ? `also available: ${others.join(", ")}` : ""]],
+    ),
+  ].join("\n");
+}
+
+/** A line for a value; arrays by their length, which may be that of a vocabulary. */
+export function shortValue(value: MetadataValue): string {
+  if (typeof value === "string") return printable(value);
+  if (typeof value !== "object")
+    return typeof value === "number" && !Number.isInteger(value)
+      ? String(Number(value.toPrecision(7))) // float32 has no more
+      : String(value);
+  const few =
+    value.length <= 4
+      ? Array.from(value as ArrayLike<unknown>, String)
+          .map(printable)
+          .join(", ")
+      : undefined;
+  return few === undefined ? `[${count(value.length)} ${elementName(value)}]` : `[${few}]`;
+}
+
+function elementName(value: Exclude<MetadataValue, string | number | bigint | boolean>): string {
+  if (ArrayBuffer.isView(value)) return "numbers";
+  return typeof value[0] === "string" ? "texts" : "values";
+}
+
+interface TensorGroup {
+  readonly name: string;
+  readonly type: string;
+  readonly shape: readonly number[];
+  number: number;
+  bytes: number;
+}
+
+/** Tensors whose names differ in a number only, and that are alike, in one line: blk.N.attn_q.weight. */
+export function groupTensors(tensors: Iterable<TensorInfo>): TensorGroup[] {
+  const groups = new Map<string, TensorGroup>();
+  for (const tensor of tensors) {
+    const name = tensor.name.replace(/\.\d+\./, ".N.");
+    const key = [name, tensor.type, ...tensor.shape].join(" ");
+    const group = groups.get(key);
+    if (group === undefined)
+      groups.set(key, { name, type: tensor.type, shape: tensor.shape, number: 1, bytes: tensor.bytes });
+    else {
+      group.number++;
+      group.bytes += tensor.bytes;
+    }
+  }
+  return [...groups.values()];
+}
+
+function asJson(file: GgufFile, use: Use, instructionSets: InstructionSets): string {
+  const metadata = Object.fromEntries(
+    [...file.metadata].map(([key, value]) => [key, typeof value === "object" ? shortValue(value) : value]),
+  );
+  return JSON.stringify(
+    {
+      file: file.path,
+      size: file.size,
+      version: file.version,
+      metadata,
+      tensors: [...file.tensors.values()].map(({ name, type, shape, offset, bytes }) => ({
+        name,
+        type,
+        shape,
+        offset,
+        bytes,
+      })),
+      memory: use,
+      instruction_set: instructionSets.used,
+      instruction_sets: instructionSets.available,
+    },
+    (_, value) => (typeof value === "bigint" ? String(value) : value),
+  );
+}

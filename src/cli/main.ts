@@ -1,0 +1,24 @@
+#!/usr/bin/env node
+import { CommanderError } from "commander";
+import { OutriderError } from "../errors.js";
+import { interrupted, reportFailure } from "./failure.js";
+import { exitOnInterrupt } from "./interrupt.js";
+import { version } from "./machine.js";
+import { commandLine } from "./program.js";
+
+exitOnInterrupt();
+// `outrider … | head -1`: whoever read has enough.
+for (const stream of [process.stdout, process.stderr])
+  stream.on("error", (error: NodeJS.ErrnoException) => {
+    if (error.code === "EPIPE") process.exit(0);
+    throw error;
+  });
+
+try {
+  await commandLine(version()).parseAsync();
+} catch (error) {
+  if (error instanceof OutriderError && error.code === "ERR_ABORTED") process.exitCode = interrupted;
+  else if (error instanceof CommanderError && error.exitCode === 0)
+    process.exitCode = 0; // --help, --version
+  else process.exitCode = reportFailure(error, process.argv.includes("--debug"));
+}

@@ -1,0 +1,31 @@
+import path from "node:path";
+import { embeddedModel, type LoadOptions, load, type Model } from "../index.js";
+import { loadOptions, type ModelFlags } from "./options.js";
+import { paint, printable, statusLine } from "./terminal.js";
+
+const patienceMs = 500;
+
+/**
+ * Loads what the flags name, `overrides` going before them. On a terminal a line tells how far it is, once it takes
+ * long enough to wonder.
+ */
+export async function openModel(flags: ModelFlags, overrides: LoadOptions = {}): Promise<Model> {
+  const source = flags.model ?? embeddedModel;
+  const status = statusLine(process.stderr);
+  const started = performance.now();
+  const onProgress = (done: number, total: number) => {
+    if (!flags.quiet && performance.now() - started > patienceMs)
+      status.show(`loading ${printable(path.basename(source))}  ${Math.floor((100 * done) / total)} %`);
+  };
+  try {
+    const model = await load(source, { ...loadOptions(flags, process.env), onProgress, ...overrides });
+    if (!flags.quiet)
+      for (const warning of model.info.warnings) {
+        status.clear();
+        process.stderr.write(`${paint(process.stderr, "yellow", `warning: ${warning}`)}\n`);
+      }
+    return model;
+  } finally {
+    status.clear();
+  }
+}

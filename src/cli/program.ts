@@ -1,0 +1,178 @@
+import { Command, InvalidArgumentError } from "commander";
+import { type Strategy, strategyNames } from "../decoding/strategies.js";
+import type { BenchFlags } from "./bench.js";
+import { usageError } from "./failure.js";
+import type { GenerateFlags } from "./generate.js";
+import type { InspectFlags } from "./inspect.js";
+import {
+  type AnswerFlags,
+  answerOptions,
+  draftModelOption,
+  modelOptions,
+  outputOptions,
+  parseCount,
+} from "./options.js";
+import type { ScoreFlags } from "./score.js";
+import type { VerifyFlags } from "./verify.js";
+
+const examples = `
+Examples:
+  outrider                                       a conversation
+  outrider "Why is the sky blue?"                an answer
+  git diff | outrider --system "Explain this."   the text on standard input
+  outrider --model ./model.gguf --temperature 0.8 --seed 7 "Tell me a story."
+  outrider generate --prompts questions.jsonl --json > answers.jsonl
+  outrider inspect ./model.gguf                  what is in a file, and what it takes
+  outrider verify                                the same bits in every way, on this machine
+  outrider bench                                 how fast, on this machine
+
+Exit codes: 0 done, 1 other, 2 bad usage, 3 bad model or file, 4 network, 130 Ctrl-C`;
+
+/** The command line. Each command's code is loaded when it runs: the others do not delay the first token. */
+export function commandLine(version: string): Command {
+  const program = new Command("outrider")
+    .description("Open language models inside Node, several tokens a pass, the same bits as one at a time.")
+    .version(version)
+    .enablePositionalOptions()
+    .exitOverride()
+    .configureOutput({ writeErr: () => undefined }) // main reports errors
+    .argument("[prompt...]", "what to answer; several words need no quotes")
+    .addHelpText("after", examples);
+  generateOptionsOf(program).action(async (words: string[], flags: GenerateFlags) => {
+    refuseMisspeltCommand(program, words);
+    const conversation =
+      words.length === 0 &&
+      !flags.prompts &&
+      !flags.json &&
+      !flags.raw &&
+      process.stdin.isTTY &&
+      process.stdout.isTTY;
+    process.exitCode = conversation
+      ? await (await import("./chat.js")).chat(flags)
+      : await (await import("./generate.js")).generate(words, flags);
+  });
+
+  const chat = program
+    .command("chat")
+    .description("a conversation on the terminal, or a message a line from a pipe");
+  outputWithoutJson(answerOptions(modelOptions(chat))).action(async (flags: AnswerFlags) => {
+    process.exitCode = await (await import("./chat.js")).chat(flags);
+  });
+
+  const generate = program
+    .command("generate")
+    .description("answer a prompt, or every line of a file")
+    .argument("[prompt...]", "what to answer; several words need no quotes");
+  generateOptionsOf(generate).action(async (words: string[], flags: GenerateFlags) => {
+    process.exitCode = await (await import("./generate.js")).generate(words, flags);
+  });
+
+  const score = program
+    .command("score")
+    .description("log-probabilities of given texts")
+    .requiredOption("--input <file>", "JSON lines with prompt_tokens and tokens")
+    .option("--limit <n>", "the first n lines only", parseCount);
+  outputOptions(modelOptions(score)).action(async (flags: ScoreFlags) => {
+    process.exitCode = await (await import("./score.js")).score(flags);
+  });
+
+  program
+    .command("inspect")
+    .description("what is in a model file, and what running it takes")
+    .argument("[file]", "a GGUF file (default: the embedded model)")
+    .option("--context <n>", "reckon the memory for so many tokens", parseCount)
+    .option("--precise", "reckon the memory for a cache in float32")
+    .option("--json", "everything as one JSON object")
+    .option("--debug", "stack traces under errors")
+    .action(async (file: string | undefined, flags: InspectFlags) => {
+      process.exitCode = await (await import("./inspect.js")).inspect(file, flags);
+    });
+
+  const verify = program
+    .command("verify")
+    .description("compute texts in every way and compare them bit by bit; exit code 1 where they differ")
+    .option("--max-tokens <n>", "tokens of each text", parseCount, 32);
+  outputOptions(draftModelOption(modelOptions(verify))).action(async (flags: VerifyFlags) => {
+    process.exitCode = await (await import("./verify.js")).verify(flags);
+  });
+
+  const bench = program
+    .command("bench")
+    .description("what passes cost and how fast answers come, on this machine")
+    .option("--prompts <file>", "JSON lines as for generate, with category (default: a small set)")
+    .option("--limit <n>", "the first n prompts only", parseCount)
+    .option(
+      "--strategies <a,b>",
+      "what to compare, the first with the others (default: none,auto)",
+      parseStrategies,
+    )
+    .option("--max-tokens <n>", "tokens of each answer", parseCount, 128)
+    .option("--repetitions <n>", "interleaved repetitions", parseCount, 3);
+  outputOptions(draftModelOption(modelOptions(bench))).action(async (flags: BenchFlags) => {
+    process.exitCode = await (await import("./bench.js")).bench(flags);
+  });
+
+  program.hook("preSubcommand", (_, command) => passOn(program, command));
+  return program;
+}
+
+function generateOptionsOf(command: Command): Command {
+  return outputOptions(
+    answerOptions(modelOptions(command))
+      .option("--raw", "the prompt as it is: no chat template")
+      .option("--prompts <file>", "JSON lines with prompt, turns or prompt_tokens; and id")
+      .option("--limit <n>", "the first n lines of --prompts only", parseCount),
+  );
+}
+
+function outputWithoutJson(command: Command): Command {
+  return command
+    .option("--quiet", "the answers alone: no statistics, no progress, no warnings")
+    .option("--debug", "stack traces under errors");
+}
+
+function parseStrategies(text: string): Strategy[] {
+  const names = text.split(",");
+  const unknown = names.find((name) => !strategyNames.includes(name as Strategy));
+  if (unknown !== undefined || new Set(names).size < names.length)
+    throw new InvalidArgumentError(
+      `Expected different ones of ${strategyNames.join(", ")}, with commas between.`,
+    );
+  return names as Strategy[];
+}
+
+/** Options that stand before a command are the command's. */
+function passOn(program: Command, command: Command): void {
+  for (const option of program.options) {
+    const key = option.attributeName();
+    if (program.getOptionValueSource(key) !== "cli") continue;
+    if (!command.options.some((own) => own.attributeName() === key))
+      throw usageError(`${option.long} is not an option of outrider ${command.name()}`);
+    command.setOptionValueWithSource(key, program.getOptionValue(key), "cli");
+  }
+}
+
+/** `outrider inspekt model.gguf` is hardly meant as a prompt. */
+function refuseMisspeltCommand(program: Command, words: readonly string[]): void {
+  const [first, second] = words;
+  if (first === undefined || words.length > 2 || (second !== undefined && !/\.(gguf|jsonl)$/.test(second)))
+    return;
+  const meant = program.commands.find((command) => oneSlipApart(first, command.name()));
+  if (meant === undefined) return;
+  throw usageError(
+    `there is no command ${JSON.stringify(first)}; did you mean outrider ${meant.name()}? ` +
+      `If it is a prompt: outrider generate ${first}`,
+  );
+}
+
+/** One letter more, less or other, or two neighbours swapped. */
+export function oneSlipApart(a: string, b: string): boolean {
+  let start = 0;
+  while (start < a.length && a[start] === b[start]) start++;
+  let end = 0;
+  while (end < Math.min(a.length, b.length) - start && a.at(-1 - end) === b.at(-1 - end)) end++;
+  const left = a.slice(start, a.length - end);
+  const right = b.slice(start, b.length - end);
+  if (left.length <= 1 && right.length <= 1) return true;
+  return left.length === 2 && right.length === 2 && left === `${right[1]}${right[0]}`;
+}

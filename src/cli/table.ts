@@ -1,0 +1,49 @@
+/**
+ * Lines of a table at most `width` characters wide. `align` has one letter a column: l or r. Where the whole would be
+ * too wide, the widest column on the left side gives way, its cells cut with an ellipsis.
+ */
+export function table(
+  align: string,
+  head: readonly string[],
+  rows: readonly (readonly string[])[],
+  width = 80,
+): string[] {
+  const widths = head.map((title, i) => Math.max(title.length, ...rows.map((row) => row[i]!.length)));
+  const total = () => widths.reduce((sum, w) => sum + w, 2 * (widths.length - 1));
+  const elastic = widths.reduce(
+    (best, w, i) => (align[i] === "l" && (best === undefined || w > widths[best]!) ? i : best),
+    undefined as number | undefined,
+  );
+  if (elastic !== undefined) widths[elastic] = Math.max(8, widths[elastic]! - Math.max(0, total() - width));
+  const line = (cells: readonly string[]) =>
+    cells
+      .map((cell, i) => {
+        const room = widths[i]!;
+        const cut = cell.length > room ? `${cell.slice(0, room - 1)}…` : cell;
+        return align[i] === "r" ? cut.padStart(room) : cut.padEnd(room);
+      })
+      .join("  ")
+      .trimEnd();
+  return [head, ...rows].map(line);
+}
+
+/** 1234567 → "1,234,567". */
+export function count(n: number): string {
+  return n.toLocaleString("en-US");
+}
+
+/** Three figures or so: 0.123, 1.23, 12.3, 123, 1,235. */
+export function figures(x: number): string {
+  if (!Number.isFinite(x)) return "–";
+  if (x >= 99.95) return count(Math.round(x));
+  return x.toFixed(x >= 9.995 ? 1 : x >= 0.9995 || x === 0 ? 2 : 3);
+}
+
+/** Bytes as MB (10^6), or GB. */
+export function megabytes(bytes: number): string {
+  return bytes >= 1e10
+    ? `${figures(bytes / 1e9)} GB`
+    : bytes < 1e5
+      ? `${figures(bytes / 1e3)} KB`
+      : `${figures(bytes / 1e6)} MB`;
+}

@@ -1,0 +1,360 @@
+import { afterAll, beforeAll, beforeEach, describe, expect, test } from "vitest";
+import { continuePlainly, goldenModel, loadEngine } from "../../test/support/engines.js";
+import type { Engine, EngineOptions } from "./engine.js";
+import { resolveSampling } from "./sampling.js";
+import type { Sequence } from "./sequence.js";
+
+const vocab = 280;
+const context = 64;
+const sampling = resolveSampling({}, vocab, 0);
+const tokens = (count: number, seed = 0) =>
+  Array.from({ length: count }, (_, i) => (i * 37 + seed * 101 + 3) % vocab);
+const failure = (code: string) => expect.objectContaining({ code });
+
+let engine: Engine;
+beforeAll(async () => {
+  engine = await loadEngine(goldenModel("quant-q4_0"), { context, threads: 2, prefillChunk: 8 });
+});
+beforeEach(() => engine.forget());
+afterAll(() => engine[Symbol.asyncDispose]());
+
+async function filled(cached: readonly number[]): Promise<Sequence> {
+  const sequence = engine.open();
+  await sequence.prefill(cached);
+  return sequence;
+}
+
+/** What a fresh sequence says after these tokens and then `last`. */
+async function fresh(cached: readonly number[], last: number) {
+  const sequence = await filled(cached);
+  const said = await continuePlainly(sequence, last, sampling, 5);
+  sequence[Symbol.dispose]();
+  engine.forget();
+  return said;
+}
+
+describe("a step", () => {
+  test("gives a pick, its log-probability and the best tokens for every row, logits and scores where asked for", async () => {
+    using sequence = await filled(tokens(10));
+    const result = await sequence.step([1, 2, 3], { sampling, top: 4, logits: true, score: [7, 8, 9] });
+    sequence.keep([0, 1, 2]);
+    expect(result.picks).toHaveLength(3);
+    expect(result.topTokens).toHaveLength(12);
+    expect(result.logits).toHaveLength(3 * vocab);
+    for (let row = 0; row < 3; row++) {
+      const logits = result.logits!.subarray(row * vocab, (row + 1) * vocab);
+      const most = Math.max(...logits);
+      const logZ = most + Math.log(logits.reduce((sum, l) => sum + Math.exp(l - most), 0));
+      expect(result.picks[row]).toBe(logits.indexOf(most));
+      expect(result.logprobs[row]).toBeCloseTo(most - logZ, 4);
+      expect(result.topTokens[row * 4]).toBe(result.picks[row]);
+      expect(result.topLogprobs[row * 4]).toBe(result.logprobs[row]);
+      expect(result.topLogprobs[row * 4 + 3]).toBeLessThanOrEqual(result.topLogprobs[row * 4 + 2]!);
+      expect(result.scores![row]).toBeCloseTo(logits[7 + row]! - logZ, 4);
+    }
+    expect(sequence.tokens).toEqual([...tokens(10), 1, 2, 3]);
+  });
+
+  test("penalties reach each row by its own path", async () => {
+    using sequence = await filled(tokens(10));
+    const forbid = resolveSampling({ frequencyPenalty: 100 }, vocab, 10);
+    const plain = await sequence.step([1], { sampling: forbid });
+    const next = plain.picks[0]!;
+    sequence.keep([]);
+    // Row 1 has the pick on its path and may not draw it again; row 2 has not.
+    const tree = await sequence.step([1, next, 5], { sampling: forbid, parents: [-1, 0, 0], top: 1 });
+    sequence.keep([]);
+    expect(tree.picks[0]).toBe(next);
+    expect(tree.picks[1]).not.toBe(next);
+    expect(tree.picks[2]).not.toBe(5);
+  });
+
+  test.each([
+    ["no tokens", [], undefined],
+    ["too many tokens", tokens(65), undefined],
+    ["a parent too few", [1, 2], [-1]],
+    ["a parent of itself", [1, 2], [-1, 1]],
+    ["a parent below -1", [1], [-2]],
+    ["half a parent", [1, 2, 3], [-1, 0, 0.5]],
+  ])("of %s is refused", async (_, pass, parents) => {
+    using sequence = engine.open();
+    await expect(sequence.step(pass, { sampling, parents })).rejects.toMatchObject({
+      code: pass.length > context ? "ERR_CONTEXT" : "ERR_BAD_REQUEST",
+    });
+    await expect(continuePlainly(sequence, 1, sampling, 2)).resolves.toBeDefined();
+  });
+
+  test("over a token beyond the vocabulary is refused, and the sequence goes on", async () => {
+    const expected = await fresh(tokens(10), 1);
+    using sequence = await filled(tokens(10));
+    await expect(sequence.step([vocab], { sampling })).rejects.toMatchObject({ code: "ERR_PROGRAM" });
+    await expect(sequence.prefill([-1])).rejects.toMatchObject({ code: "ERR_PROGRAM" });
+    expect(sequence.tokens).toEqual(tokens(10));
+    expect(await continuePlainly(sequence, 1, sampling, 5)).toEqual(expected);
+  });
+});
+
+describe("keep", () => {
+  test("of a path through a tree leaves what a chain would have left", async () => {
+    const expected = await fresh([...tokens(14), 1, 6, 9], 4);
+    using sequence = await filled(tokens(14));
+    // 1 → (2 → 3, 6 → (8, 9)), 7: siblings at three depths, over the end of a block.
+    await sequence.step([1, 2, 3, 6, 8, 9, 7], { sampling, parents: [-1, 0, 1, 0, 3, 3, -1] });
+    sequence.keep([0, 3, 5]);
+    expect(sequence.tokens).toEqual([...tokens(14), 1, 6, 9]);
+    expect(await continuePlainly(sequence, 4, sampling, 5)).toEqual(expected);
+  });
+
+  test.each([[[1]], [[0, 2]], [[0, 1, 3]], [[2]], [[0, 0]], [[7]], [[-1]], [[0.5]]])(
+    "%o, which is no path, is refused and the right path is still there",
+    async (path) => {
+      const expected = await fresh([...tokens(10), 1, 2], 4);
+      using sequence = await filled(tokens(10));
+      await sequence.step([1, 2, 3, 5], { sampling, parents: [-1, 0, 1, 0] });
+      expect(() => sequence.keep(path)).toThrow(failure("ERR_BAD_REQUEST"));
+      sequence.keep([0, 1]);
+      expect(await continuePlainly(sequence, 4, sampling, 5)).toEqual(expected);
+    },
+  );
+
+  test("must follow a step, once", async () => {
+    using sequence = await filled(tokens(4));
+    expect(() => sequence.keep([])).toThrow(failure("ERR_BAD_REQUEST"));
+    await sequence.step([1], { sampling });
+    await expect(sequence.step([2], { sampling })).rejects.toMatchObject({ code: "ERR_BAD_REQUEST" });
+    await expect(sequence.prefill([2])).rejects.toMatchObject({ code: "ERR_BAD_REQUEST" });
+    expect(() => sequence.truncate(0)).toThrow(failure("ERR_BAD_REQUEST"));
+    expect(() => sequence.fork()).toThrow(failure("ERR_BAD_REQUEST"));
+    sequence.keep([0]);
+    expect(() => sequence.keep([0])).toThrow(failure("ERR_BAD_REQUEST"));
+  });
+});
+
+describe("truncate and fork", () => {
+  test.each([0, 1, 15, 16, 17, 30])("cut at %i, each goes on as if it were alone", async (length) => {
+    const expected = await fresh(tokens(30).slice(0, length), 4);
+    const whole = await fresh(tokens(30), 4);
+    using sequence = await filled(tokens(30));
+    using fork = sequence.fork(length);
+    expect(fork.tokens).toEqual(tokens(30).slice(0, length));
+    const both = await Promise.all([
+      continuePlainly(fork, 4, sampling, 5),
+      continuePlainly(sequence, 4, sampling, 5),
+    ]);
+    expect(both).toEqual([expected, whole]);
+    sequence.truncate(length);
+    expect(await continuePlainly(sequence, 4, sampling, 5)).toEqual(expected);
+  });
+
+  test("a fork outlives its source, and the source's blocks", async () => {
+    const expected = await fresh(tokens(20), 4);
+    const sequence = await filled(tokens(24));
+    using fork = sequence.fork(20);
+    sequence[Symbol.dispose]();
+    engine.forget();
+    using other = await filled(tokens(60, 1));
+    expect(await continuePlainly(fork, 4, sampling, 5)).toEqual(expected);
+    expect(other.tokens).toHaveLength(60);
+  });
+
+  test.each([-1, 11, 0.5, Number.NaN])("at %d is refused", async (length) => {
+    using sequence = await filled(tokens(10));
+    expect(() => sequence.truncate(length)).toThrow(failure("ERR_BAD_REQUEST"));
+    expect(() => sequence.fork(length)).toThrow(failure("ERR_BAD_REQUEST"));
+    expect(sequence.tokens).toHaveLength(10);
+  });
+});
+
+describe("misuse", () => {
+  test("overlapping calls are refused, the first one is not disturbed", async () => {
+    const expected = await fresh(tokens(40), 4);
+    using sequence = engine.open();
+    // Five chunks: between two of them the sequence is as busy as within one.
+    const filling = sequence.prefill(tokens(40));
+    let refusals = 0;
+    let over = false;
+    const finished = filling.then(() => {
+      over = true;
+    });
+    while (!over) {
+      await Promise.resolve();
+      await new Promise((resolve) => setImmediate(resolve));
+      if (over) break;
+      await expect(sequence.step([1], { sampling })).rejects.toMatchObject({ code: "ERR_BAD_REQUEST" });
+      expect(() => sequence.truncate(0)).toThrow(failure("ERR_BAD_REQUEST"));
+      expect(() => sequence[Symbol.dispose]()).toThrow(failure("ERR_BAD_REQUEST"));
+      refusals++;
+    }
+    await finished;
+    expect(refusals).toBeGreaterThan(0);
+    expect(await continuePlainly(sequence, 4, sampling, 5)).toEqual(expected);
+  });
+
+  test("a disposed sequence is ERR_DISPOSED, a second disposal is harmless", async () => {
+    const sequence = await filled(tokens(4));
+    sequence[Symbol.dispose]();
+    sequence[Symbol.dispose]();
+    await expect(sequence.step([1], { sampling })).rejects.toMatchObject({ code: "ERR_DISPOSED" });
+    await expect(sequence.prefill([1])).rejects.toMatchObject({ code: "ERR_DISPOSED" });
+    expect(() => sequence.truncate(0)).toThrow(failure("ERR_DISPOSED"));
+    expect(() => sequence.fork()).toThrow(failure("ERR_DISPOSED"));
+  });
+
+  test("a sequence disposed of with a pending step leaves only what was kept", async () => {
+    {
+      using sequence = await filled(tokens(10));
+      await sequence.step([1, 2], { sampling, parents: [-1, -1] });
+    }
+    expect(engine.open([...tokens(10), 1, 2]).tokens).toEqual(tokens(10));
+  });
+
+  test.each<[EngineOptions, string]>([
+    [{ threads: 0 }, "threads"],
+    [{ threads: 65 }, "threads"],
+    [{ threads: 1.5 }, "threads"],
+    [{ context: 7 }, "context"],
+    [{ context: 513 }, "context"],
+    [{ prefillChunk: 0 }, "prefillChunk"],
+    [{ prefillChunk: 2049 }, "prefillChunk"],
+    [{ prefillChunk: Number.NaN }, "prefillChunk"],
+  ])("options %o are refused", async (options, param) => {
+    await expect(loadEngine(goldenModel("quant-q4_0"), options)).rejects.toMatchObject({
+      code: "ERR_BAD_REQUEST",
+      param,
+    });
+  });
+});
+
+describe("a full context", () => {
+  test("takes its last position and no more", async () => {
+    using sequence = await filled(tokens(context - 2));
+    await expect(sequence.prefill([1, 2, 3])).rejects.toMatchObject({ code: "ERR_CONTEXT" });
+    await expect(sequence.step([1, 2, 3], { sampling })).rejects.toMatchObject({ code: "ERR_CONTEXT" });
+    await sequence.step([1, 2], { sampling });
+    sequence.keep([0, 1]);
+    expect(sequence.tokens).toHaveLength(context);
+    await expect(sequence.step([1], { sampling })).rejects.toMatchObject({ code: "ERR_CONTEXT" });
+    sequence.truncate(10);
+    await expect(continuePlainly(sequence, 1, sampling, 3)).resolves.toBeDefined();
+  });
+
+  test("of the whole cache refuses new positions, and others still go on", async () => {
+    const expected = await fresh(tokens(20), 4);
+    using steady = await filled(tokens(20));
+    const crowd: Sequence[] = [];
+    const crowded = async () => {
+      for (;;) {
+        const sequence = engine.open();
+        crowd.push(sequence);
+        await sequence.prefill(tokens(context, crowd.length));
+      }
+    };
+    await expect(crowded()).rejects.toMatchObject({ code: "ERR_CONTEXT" });
+    expect(crowd.length).toBeGreaterThanOrEqual(4);
+    // A tree that needs more than there is takes nothing.
+    const wide = tokens(40);
+    await expect(
+      steady.step(wide, { sampling, parents: wide.map(() => -1) }).then(() => {
+        steady.keep([]);
+        throw failure("no refusal");
+      }),
+    ).rejects.toMatchObject({ code: "ERR_CONTEXT" });
+    // The closed ones' positions are kept for a later turn until somebody needs the place.
+    for (const sequence of crowd) sequence[Symbol.dispose]();
+    expect(await continuePlainly(steady, 4, sampling, 5)).toEqual(expected);
+    using another = await filled(tokens(context, 99));
+    expect(another.tokens).toHaveLength(context);
+  });
+
+  test("trees, forks and refusals lose no block", async () => {
+    for (let round = 0; round < 40; round++) {
+      using sequence = await filled(tokens(20, round));
+      using fork = sequence.fork(18);
+      const wide = tokens(30);
+      await fork.step(wide, { sampling, parents: wide.map(() => -1) });
+      fork.keep([round % 30]);
+      await sequence.step([1, 2, 3], { sampling, parents: [-1, 0, 0] });
+      sequence.keep([0, 2]);
+      await expect(fork.step([vocab, 1, 2], { sampling, parents: [-1, -1, -1] })).rejects.toBeDefined();
+      expect(() => fork.keep([])).toThrow();
+    }
+    engine.forget();
+    const four = await Promise.all([1, 2, 3, 4].map((seed) => filled(tokens(context, seed))));
+    for (const sequence of four) sequence[Symbol.dispose]();
+  });
+});
+
+describe("the prefix of an earlier text", () => {
+  test("is there again, at most all but the last token", async () => {
+    (await filled(tokens(40)))[Symbol.dispose]();
+    const whole = engine.open(tokens(40));
+    expect(whole.tokens).toEqual(tokens(39));
+    whole[Symbol.dispose]();
+    using part = engine.open([...tokens(25), 1, 2, 3]);
+    expect(part.tokens).toEqual(tokens(25));
+    expect(engine.open([9, 9, 9]).tokens).toEqual([]);
+  });
+
+  test("gives the same bits as a fresh one", async () => {
+    const expected = await fresh([...tokens(25), 1, 2], 3);
+    (await filled(tokens(40)))[Symbol.dispose]();
+    using sequence = engine.open([...tokens(25), 1, 2, 3]);
+    await sequence.prefill([1, 2]);
+    expect(await continuePlainly(sequence, 3, sampling, 5)).toEqual(expected);
+  });
+
+  test("the longest one is taken", async () => {
+    const texts = [10, 30, 20].map((length) => [...tokens(length), 250, 251]);
+    // Open at the same time, or each would take the place of the one before.
+    const sequences = await Promise.all(texts.map(filled));
+    for (const sequence of sequences) sequence[Symbol.dispose]();
+    expect(engine.open(tokens(40)).tokens).toEqual(tokens(30));
+  });
+
+  test("two conversations with one beginning both keep their own", async () => {
+    const beginning = tokens(10);
+    const conversations = [1, 2].map((n) => [...beginning, ...tokens(40, n)]);
+    for (const conversation of [...conversations, ...conversations]) {
+      using sequence = engine.open(conversation);
+      await sequence.prefill(conversation.slice(sequence.tokens.length));
+    }
+    for (const conversation of conversations)
+      expect(engine.open([...conversation, 5]).tokens).toEqual(conversation);
+  });
+
+  test("is gone after forget", async () => {
+    (await filled(tokens(40)))[Symbol.dispose]();
+    engine.forget();
+    expect(engine.open(tokens(40)).tokens).toEqual([]);
+  });
+});
+
+describe("passes take turns", () => {
+  test("many texts at once are each the text alone", async () => {
+    const starts = Array.from({ length: 6 }, (_, i) => tokens(5 + i, i));
+    const alone = [];
+    for (const start of starts) alone.push(await fresh(start, 4));
+    const together = await Promise.all(
+      starts.map(async (start) => {
+        using sequence = await filled(start);
+        return await continuePlainly(sequence, 4, sampling, 5);
+      }),
+    );
+    expect(together).toEqual(alone);
+  });
+
+  test("one that is given up while it waits leaves the others their turn", async () => {
+    const expected = await fresh(tokens(20), 4);
+    using first = await filled(tokens(20));
+    using second = engine.open();
+    const abort = new AbortController();
+    const running = continuePlainly(first, 4, sampling, 5);
+    const waiting = second.prefill(tokens(20, 1), abort.signal);
+    abort.abort(new Error("enough"));
+    await expect(waiting).rejects.toMatchObject({ code: "ERR_ABORTED", cause: new Error("enough") });
+    expect(await running).toEqual(expected);
+    second.truncate(0);
+    await second.prefill(tokens(20));
+    expect(await continuePlainly(second, 4, sampling, 5)).toEqual(expected);
+  });
+});
