@@ -227,7 +227,9 @@ void testAttention(bool half) {
     for (int lane = 0; lane < 16; lane++) {
       bool seen = false;
       for (int j = 0; j < count; j++) seen |= first[j] <= b * 16 + lane && b * 16 + lane < end[j];
-      for (int d = 0; d < headDim; d++) put(keyBytes.back(), size_t(d) * 16 + lane, seen ? uniform(-3, 3) : garbage[between(0, 2)]);
+      const bool broken = oneIn(50);  // a position that is seen and has no score: it weighs nothing
+      for (int d = 0; d < headDim; d++)
+        put(keyBytes.back(), size_t(d) * 16 + lane, !seen ? garbage[between(0, 2)] : broken ? kNaN : uniform(-3, 3));
       for (int d = 0; d < valueStride; d++)
         put(valueBytes.back(), size_t(lane) * valueStride + d, seen && d < headDim ? value() : garbage[between(0, 2)]);
     }
@@ -328,7 +330,7 @@ void testSampling() {
   const int kind = between(0, 5);
   for (float& v : x) {
     v = kind == 0 ? -kInfinity : kind == 1 ? float(between(-2, 2)) : kind == 2 ? -std::fabs(value()) : uniform(-20, 20);
-    if (kind == 1 && v == 0 && oneIn(2)) v = -0.0f;
+    if ((kind == 1 || kind == 2) && v == 0) v = oneIn(2) ? 0.0f : -0.0f;
     if (kind == 3 && oneIn(10)) v = -kInfinity;
   }
   const float bound = oneIn(3) ? x[size_t(between(0, n - 1))] : uniform(-25, 25);
@@ -343,6 +345,11 @@ void testSampling() {
   check(same(reference().sumExp(x.data(), n, m, inverse), table->sumExp(x.data(), n, m, inverse)), "sumExp" + what);
   check(reference().gumbelArgmax(x.data(), n, m, inverse, key) == table->gumbelArgmax(x.data(), n, m, inverse, key),
         "gumbelArgmax" + what);
+  // So large that the noise is lost: ties go to the lowest index.
+  std::vector<float> ties(x.size());
+  for (float& v : ties) v = oneIn(3) ? 1e12f : -1e12f;
+  check(reference().gumbelArgmax(ties.data(), n, 0, 1, key) == table->gumbelArgmax(ties.data(), n, 0, 1, key),
+        "gumbelArgmax with ties" + what);
 
   x[size_t(between(0, n - 1))] = bitsToFloat(0x7fc00000 + uint32_t(between(0, 1000)));
   x[size_t(between(0, n - 1))] = bitsToFloat(0xffc00000 + uint32_t(between(0, 1000)));

@@ -83,6 +83,9 @@ interface Resolved {
   readonly sampling: Sampling;
 }
 
+// No ordinary text has more characters a token than this.
+const charactersPerToken = 8;
+
 export type Prompt = string | readonly ChatMessage[] | readonly number[];
 
 export interface ModelInfo {
@@ -268,10 +271,28 @@ export class Model implements AsyncDisposable {
         "ERR_TEMPLATE",
         `${this.info.file} has no chat template; generate with raw: true (--raw) instead`,
       );
+    // Far too long text is refused for what it is, before the template's own limit on its output meets it.
+    const characters = messages.reduce((sum, message) => sum + (message?.content?.length ?? 0), 0);
+    if (characters > charactersPerToken * this.info.context) {
+      const tokens = messages.reduce(
+        (sum, { content }) => sum + this.tokenizer.encode(String(content)).length,
+        0,
+      );
+      if (tokens > this.info.context) throw this.#tooLong(tokens);
+    }
     const system = options.system === undefined ? [] : [{ role: "system" as const, content: options.system }];
     return encodeChat(this.tokenizer, this.#template, [...system, ...messages], {
       addGenerationPrompt: true,
     });
+  }
+
+  #tooLong(tokens: number): OutriderError {
+    return new OutriderError(
+      "ERR_CONTEXT",
+      `the prompt has ${tokens} tokens, the context holds ${this.info.context}. Shorten it, or load the model ` +
+        `with a larger context (--context; the model was trained for ${this.info.config.context})`,
+      { param: "prompt" },
+    );
   }
 
   /** Waits for the running pass, then frees everything. A second call is harmless. */
@@ -332,13 +353,7 @@ export class Model implements AsyncDisposable {
       throw new OutriderError("ERR_BAD_REQUEST", "the prompt is empty: it has no tokens", {
         param: "prompt",
       });
-    if (promptTokens.length > this.info.context)
-      throw new OutriderError(
-        "ERR_CONTEXT",
-        `the prompt has ${promptTokens.length} tokens, the context holds ${this.info.context}. ` +
-          `Shorten it, or load the model with a larger context (--context; the model was trained for ${this.info.config.context})`,
-        { param: "prompt" },
-      );
+    if (promptTokens.length > this.info.context) throw this.#tooLong(promptTokens.length);
     const sampling = { ...resolved.sampling, promptLength: promptTokens.length };
     const { stats } = result;
     const text = new TextStream(this.tokenizer, { stops: resolved.stop });

@@ -34,7 +34,7 @@ export async function bench(flags: BenchFlags): Promise<number> {
   const tell = (text: string) => {
     if (!flags.quiet) status.show(text);
   };
-  return interruptible(async (signal) => {
+  return await interruptible(async (signal) => {
     try {
       const rounds = 3 * flags.repetitions;
       const costs = await withEngine(flags, (engine) =>

@@ -16,7 +16,7 @@ export async function chat(flags: AnswerFlags & { debug?: boolean }): Promise<nu
   // Says at once, and not after the first message, that a model has no template; and the template is warm then.
   await model.promptTokens([{ role: "user", content: "Hello" }]);
   const session = model.chat(generateOptions(flags));
-  if (!process.stdin.isTTY) return fromPipe(session, flags);
+  if (!process.stdin.isTTY) return await fromPipe(session, flags);
 
   const { stdout } = process;
   const { name, instructionSet, threads } = model.info;

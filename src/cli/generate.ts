@@ -25,7 +25,7 @@ export async function generate(words: readonly string[], flags: GenerateFlags): 
   // The file is checked before the model loads: a slip in the last line must not cost an hour.
   const questions = await collect(words, flags);
   await using model = await openModel(flags);
-  return interruptible(async (signal) => {
+  return await interruptible(async (signal) => {
     for (const question of questions) {
       await answer(model, question, flags, signal).catch((error: unknown) => {
         throw question.where === undefined ? error : locate(question.where, error);

@@ -19,7 +19,8 @@ export async function openModel(flags: ModelFlags, overrides: LoadOptions = {}):
   };
   try {
     const model = await load(source, { ...loadOptions(flags, process.env), onProgress, ...overrides });
-    if (!flags.quiet)
+    // Of the embedded model it is known, and nothing to be done.
+    if (!flags.quiet && flags.model !== undefined)
       for (const warning of model.info.warnings) {
         status.clear();
         process.stderr.write(`${paint(process.stderr, "yellow", `warning: ${warning}`)}\n`);

@@ -24,7 +24,7 @@ export async function score(flags: ScoreFlags): Promise<number> {
     return { id: line.id, where: line.where, prompt, tokens };
   });
   await using model = await openModel(flags);
-  return interruptible(async (signal) => {
+  return await interruptible(async (signal) => {
     const rows: string[][] = [];
     for (const { id, where, prompt, tokens } of texts) {
       const result = await model

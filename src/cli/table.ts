@@ -14,7 +14,8 @@ export function table(
     (best, w, i) => (align[i] === "l" && (best === undefined || w > widths[best]!) ? i : best),
     undefined as number | undefined,
   );
-  if (elastic !== undefined) widths[elastic] = Math.max(8, widths[elastic]! - Math.max(0, total() - width));
+  const excess = total() - width;
+  if (elastic !== undefined && excess > 0) widths[elastic] = Math.max(8, widths[elastic]! - excess);
   const line = (cells: readonly string[]) =>
     cells
       .map((cell, i) => {

@@ -95,14 +95,33 @@ describe("a step", () => {
 });
 
 describe("keep", () => {
-  test("of a path through a tree leaves what a chain would have left", async () => {
-    const expected = await fresh([...tokens(14), 1, 6, 9], 4);
+  // 1 → (2 → 3, 6 → (8, 9)), 7 → 5: siblings at three depths, over the end of a block, under two roots.
+  const tree = { tokens: [1, 2, 3, 6, 8, 9, 7, 5], parents: [-1, 0, 1, 0, 3, 3, -1, 6] };
+  const paths = [[], [0], [0, 1, 2], [0, 3, 4], [0, 3, 5], [6], [6, 7]];
+
+  test.each(paths.map((path) => [path]))("of path %o leaves what a chain would have left", async (path) => {
+    const kept = path.map((row) => tree.tokens[row]!);
+    const expected = await fresh([...tokens(14), ...kept], 4);
     using sequence = await filled(tokens(14));
-    // 1 → (2 → 3, 6 → (8, 9)), 7: siblings at three depths, over the end of a block.
-    await sequence.step([1, 2, 3, 6, 8, 9, 7], { sampling, parents: [-1, 0, 1, 0, 3, 3, -1] });
-    sequence.keep([0, 3, 5]);
-    expect(sequence.tokens).toEqual([...tokens(14), 1, 6, 9]);
+    await sequence.step(tree.tokens, { sampling, parents: tree.parents });
+    sequence.keep(path);
+    expect(sequence.tokens).toEqual([...tokens(14), ...kept]);
     expect(await continuePlainly(sequence, 4, sampling, 5)).toEqual(expected);
+  });
+
+  test("every row of a tree says what a chain along its path says", async () => {
+    using sequence = await filled(tokens(14));
+    const rows = await sequence.step(tree.tokens, { sampling, parents: tree.parents });
+    sequence.keep([]);
+    for (const path of paths.slice(1)) {
+      const chain = await sequence.step(
+        path.map((row) => tree.tokens[row]!),
+        { sampling },
+      );
+      sequence.keep([]);
+      expect(path.map((row) => rows.picks[row])).toEqual([...chain.picks]);
+      expect(path.map((row) => rows.logprobs[row])).toEqual([...chain.logprobs]);
+    }
   });
 
   test.each([[[1]], [[0, 2]], [[0, 1, 3]], [[2]], [[0, 0]], [[7]], [[-1]], [[0.5]]])(

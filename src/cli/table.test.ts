@@ -1,0 +1,47 @@
+import { describe, expect, test } from "vitest";
+import { count, figures, megabytes, table } from "./table.js";
+
+describe("table", () => {
+  test("aligns numbers to the right, and leaves no blanks at the ends of lines", () => {
+    expect(
+      table(
+        "lrl",
+        ["name", "ms", "result"],
+        [
+          ["a", "1.00", "equal"],
+          ["longer", "12.3", ""],
+        ],
+      ),
+    ).toEqual(["name      ms  result", "a       1.00  equal", "longer  12.3"]);
+  });
+
+  test("cuts the widest text column to the width", () => {
+    const lines = table("llr", ["key", "value", "n"], [["short", "x".repeat(200), "1,000"]], 40);
+    expect(Math.max(...lines.map((line) => line.length))).toBe(40);
+    expect(lines[1]).toMatch(/^short {2}x+… {2}1,000$/);
+  });
+});
+
+test("figures: three of them", () => {
+  expect([0, 0.0123, 0.9996, 1.234, 9.996, 12.34, 99.96, 1234.5].map(figures)).toEqual([
+    "0.00",
+    "0.012",
+    "1.00",
+    "1.23",
+    "10.0",
+    "12.3",
+    "100",
+    "1,235",
+  ]);
+  expect(figures(Number.NaN)).toBe("–");
+});
+
+test("counts and bytes", () => {
+  expect(count(1234567)).toBe("1,234,567");
+  expect([2304, 390_000, 98_400_000, 12_300_000_000].map(megabytes)).toEqual([
+    "2.30 KB",
+    "0.390 MB",
+    "98.4 MB",
+    "12.3 GB",
+  ]);
+});

@@ -1,0 +1,12 @@
+import { expect, test } from "vitest";
+import { firstDifference } from "./verify.js";
+
+test("ids and every bit of log-probabilities count", () => {
+  const text = { tokens: [1, 2, 3], logprobs: [-1, -0.5, 0] };
+  expect(firstDifference(text, structuredClone(text))).toBeUndefined();
+  expect(firstDifference(text, { ...text, tokens: [1, 2, 4] })).toBe(2);
+  expect(firstDifference(text, { ...text, logprobs: [-1, -0.5000000596046448, 0] })).toBe(1);
+  expect(firstDifference(text, { ...text, logprobs: [-1, -0.5, -0] })).toBe(2);
+  expect(firstDifference(text, { tokens: [1, 2], logprobs: [-1, -0.5] })).toBe(2);
+  expect(firstDifference({ tokens: [], logprobs: [] }, { tokens: [], logprobs: [] })).toBeUndefined();
+});
