@@ -105,6 +105,14 @@ napi_value property(napi_env env, napi_value object, const char* name) {
   return v;
 }
 
+// The property, or nullptr where it is undefined.
+napi_value optional(napi_env env, napi_value object, const char* name) {
+  const napi_value v = property(env, object, name);
+  napi_valuetype type;
+  check(env, napi_typeof(env, v, &type));
+  return type == napi_undefined ? nullptr : v;
+}
+
 template <class T> struct Typed { const T* data; size_t length; };
 template <class T>
 Typed<T> typed(napi_env env, napi_value v, napi_typedarray_type expected) {
@@ -293,17 +301,25 @@ napi_value copyCells(napi_env env, napi_callback_info i) {
   return nullptr;
 }
 
+// Closed on every way out: Node ends the process when a call returns with an open scope.
+struct HandleScope {
+  explicit HandleScope(napi_env e) : env(e) { check(env, napi_open_handle_scope(env, &scope)); }
+  ~HandleScope() { napi_close_handle_scope(env, scope); }
+  HandleScope(const HandleScope&) = delete;
+  HandleScope& operator=(const HandleScope&) = delete;
+  napi_env env;
+  napi_handle_scope scope;
+};
+
 template <class F>
 void forEach(napi_env env, napi_value list, const F& f) {
   uint32_t length;
   check(env, napi_get_array_length(env, list, &length));
   for (uint32_t i = 0; i < length; i++) {
-    napi_handle_scope scope;
-    check(env, napi_open_handle_scope(env, &scope));
+    const HandleScope scope(env);
     napi_value item;
     check(env, napi_get_element(env, list, i, &item));
     f(item);
-    check(env, napi_close_handle_scope(env, scope));
   }
 }
 
@@ -367,11 +383,17 @@ napi_value run(napi_env env, napi_callback_info i) {
     if (!(d[1] >= 0 && d[1] <= INT_MAX) || !(d[4] >= 0 && d[4] <= 9007199254740992.0)) throw programError("settings out of range");
     in->settings.push_back({float(d[0]), int(d[1]), float(d[2]), float(d[3]), uint64_t(d[4])});
   }
-  in->scored = vectorOf(int32s(env, property(env, s, "scored")));
-  in->adjustOffsets = vectorOf(int32s(env, property(env, s, "adjustOffsets")));
-  in->adjustTokens = vectorOf(int32s(env, property(env, s, "adjustTokens")));
-  in->adjustRepetition = vectorOf(float32s(env, property(env, s, "adjustRepetition")));
-  in->adjustAdd = vectorOf(float32s(env, property(env, s, "adjustAdd")));
+  // What most passes do not need is left out by the caller: every value that crosses costs time in every pass.
+  const napi_value scored = optional(env, s, "scored"), adjustOffsets = optional(env, s, "adjustOffsets");
+  if (scored) in->scored = vectorOf(int32s(env, scored));
+  if (adjustOffsets) {
+    in->adjustOffsets = vectorOf(int32s(env, adjustOffsets));
+    in->adjustTokens = vectorOf(int32s(env, property(env, s, "adjustTokens")));
+    in->adjustRepetition = vectorOf(float32s(env, property(env, s, "adjustRepetition")));
+    in->adjustAdd = vectorOf(float32s(env, property(env, s, "adjustAdd")));
+  } else {
+    in->adjustOffsets.assign(in->settings.size() + 1, 0);
+  }
   in->top = int32(env, property(env, s, "top"));
   in->wantLogits = boolean(env, property(env, s, "wantLogits"));
   auto out = std::make_shared<RunOutput>();
@@ -385,10 +407,12 @@ napi_value run(napi_env env, napi_callback_info i) {
     set(e, object, "milliseconds", number(e, out->milliseconds));
     set(e, object, "tokens", array(e, napi_int32_array, out->tokens));
     set(e, object, "logprobs", array(e, napi_float32_array, out->logprobs));
-    set(e, object, "scores", array(e, napi_float32_array, out->scores));
-    set(e, object, "topTokens", array(e, napi_int32_array, out->topTokens));
-    set(e, object, "topLogprobs", array(e, napi_float32_array, out->topLogprobs));
-    set(e, object, "logits", array(e, napi_float32_array, out->logits));
+    if (!out->scores.empty()) set(e, object, "scores", array(e, napi_float32_array, out->scores));
+    if (!out->topTokens.empty()) {
+      set(e, object, "topTokens", array(e, napi_int32_array, out->topTokens));
+      set(e, object, "topLogprobs", array(e, napi_float32_array, out->topLogprobs));
+    }
+    if (!out->logits.empty()) set(e, object, "logits", array(e, napi_float32_array, out->logits));
     return object;
   };
   return start(env, std::move(job));

@@ -588,7 +588,7 @@ void Program::checkInput(const RunInput& in) const {
     outputs += size_t(row.output);
   }
   if (outputs > size_t(spec_.maxOutputs)) fail(std::to_string(outputs) + " outputs, expected at most " + std::to_string(spec_.maxOutputs));
-  if (in.settings.size() != outputs || in.scored.size() != outputs || in.adjustOffsets.size() != outputs + 1 || in.adjustOffsets.front() != 0 ||
+  if (in.settings.size() != outputs || (!in.scored.empty() && in.scored.size() != outputs) || in.adjustOffsets.size() != outputs + 1 || in.adjustOffsets.front() != 0 ||
       size_t(in.adjustOffsets.back()) != in.adjustTokens.size() || in.adjustTokens.size() != in.adjustAdd.size() ||
       in.adjustTokens.size() != in.adjustRepetition.size())
     fail("settings or adjustments do not fit the outputs");
@@ -630,7 +630,7 @@ RunOutput Program::run(const RunInput& in, const std::atomic<bool>& cancelled) {
   const size_t outputs = size_t(pass.outputs), top = size_t(in.top);
   out.tokens.resize(outputs);
   out.logprobs.resize(outputs);
-  out.scores.resize(outputs);
+  out.scores.resize(in.scored.size());
   out.topTokens.resize(outputs * top);
   out.topLogprobs.resize(outputs * top);
 
@@ -651,11 +651,12 @@ RunOutput Program::run(const RunInput& in, const std::atomic<bool>& cancelled) {
       const Adjustments adjust{input.adjustOffsets[i + 1] - input.adjustOffsets[i], input.adjustTokens.data() + begin,
                                input.adjustRepetition.data() + begin, input.adjustAdd.data() + begin};
       const Pick picked = pick(p.program->core_->kernels, p.program->floats(p.program->spec_.logits, chunk), p.program->spec_.vocab,
-                               input.settings[i], adjust, uint32_t(input.rows[size_t(p.outputRows[i])].position) + 1, input.scored[i], input.top,
+                               input.settings[i], adjust, uint32_t(input.rows[size_t(p.outputRows[i])].position) + 1,
+                               input.scored.empty() ? 0 : input.scored[i], input.top,
                                p.out->topTokens.data() + i * best, p.out->topLogprobs.data() + i * best);
       p.out->tokens[i] = picked.token;
       p.out->logprobs[i] = picked.logprob;
-      p.out->scores[i] = picked.score;
+      if (!input.scored.empty()) p.out->scores[i] = picked.score;
     } catch (const std::exception& error) {
       const std::lock_guard<std::mutex> lock(p.failure);
       const auto* core = dynamic_cast<const CoreError*>(&error);

@@ -71,7 +71,7 @@ struct RunInput {
   std::vector<int32_t> tables;        // block ids, all tables one after another
   std::vector<int32_t> tableOffsets;  // [tables + 1]
   std::vector<PickSettings> settings; // one per output
-  std::vector<int32_t> scored;        // [outputs] tokens whose log-probabilities are wanted
+  std::vector<int32_t> scored;        // [outputs] tokens whose log-probabilities are wanted, or empty
   std::vector<int32_t> adjustOffsets, adjustTokens;  // [outputs + 1], [adjustments]
   std::vector<float> adjustRepetition, adjustAdd;
   int32_t top = 0;

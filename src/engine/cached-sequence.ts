@@ -74,8 +74,8 @@ export class CachedSequence implements Sequence {
         return {
           picks: result.tokens,
           logprobs: result.logprobs,
-          topTokens: result.topTokens,
-          topLogprobs: result.topLogprobs,
+          topTokens: result.topTokens ?? noTokens,
+          topLogprobs: result.topLogprobs ?? noLogprobs,
           scores: result.scores,
           logits: result.logits,
           coreMs: result.milliseconds,
@@ -265,28 +265,22 @@ export class CachedSequence implements Sequence {
       tables: Int32Array.from(this.#table),
       tableOffsets: Int32Array.of(0, this.#table.length),
       settings: step ? repeatSettings(step.sampling, outputs) : new Float64Array(0),
-      scored: Int32Array.from({ length: outputs }, (_, i) => step?.score?.[i] ?? 0),
-      ...this.#adjustments(step?.sampling, tokens, parents, outputs),
+      scored: step?.score && Int32Array.from(step.score),
+      ...(step && adjusts(step.sampling) ? this.#adjustments(step.sampling, tokens, parents) : undefined),
       top: step?.top ?? 0,
       wantLogits: step?.logits ?? false,
     };
   }
 
-  #adjustments(
-    sampling: Sampling | undefined,
-    tokens: readonly number[],
-    parents: readonly number[],
-    outputs: number,
-  ) {
-    const offsets = new Int32Array(outputs + 1);
+  #adjustments(sampling: Sampling, tokens: readonly number[], parents: readonly number[]) {
+    const offsets = new Int32Array(tokens.length + 1);
     const lists: [number, Adjustment][] = [];
-    if (sampling && adjusts(sampling))
-      for (let i = 0; i < outputs; i++) {
-        const path: number[] = [];
-        for (let row = i; row >= 0; row = parents[row]!) path.unshift(tokens[row]!);
-        lists.push(...adjustments(sampling, [...this.#tokens, ...path]));
-        offsets[i + 1] = lists.length;
-      }
+    for (let i = 0; i < tokens.length; i++) {
+      const path: number[] = [];
+      for (let row = i; row >= 0; row = parents[row]!) path.unshift(tokens[row]!);
+      lists.push(...adjustments(sampling, [...this.#tokens, ...path]));
+      offsets[i + 1] = lists.length;
+    }
     return {
       adjustOffsets: offsets,
       adjustTokens: Int32Array.from(lists, ([token]) => token),
@@ -295,6 +289,9 @@ export class CachedSequence implements Sequence {
     };
   }
 }
+
+const noTokens = new Int32Array(0);
+const noLogprobs = new Float32Array(0);
 
 function chainParents(length: number): number[] {
   return Array.from({ length }, (_, i) => i - 1);

@@ -31,11 +31,12 @@ export interface NativePass {
   /** Five numbers an output: temperature, top-k, top-p, min-p, seed. */
   settings: Float64Array;
   /** A token for each output whose log-probability is wanted beside the pick's. */
-  scored: Int32Array;
-  adjustOffsets: Int32Array;
-  adjustTokens: Int32Array;
-  adjustRepetition: Float32Array;
-  adjustAdd: Float32Array;
+  scored?: Int32Array | undefined;
+  /** Changes to logits before the draw, all four or none: [outputs + 1], then one each. */
+  adjustOffsets?: Int32Array;
+  adjustTokens?: Int32Array;
+  adjustRepetition?: Float32Array;
+  adjustAdd?: Float32Array;
   top: number;
   wantLogits: boolean;
 }
@@ -46,10 +47,10 @@ export interface NativeResult {
   tokens: Int32Array;
   logprobs: Float32Array;
   /** Log-probabilities of the tokens `scored`. */
-  scores: Float32Array;
-  topTokens: Int32Array;
-  topLogprobs: Float32Array;
-  logits: Float32Array;
+  scores?: Float32Array;
+  topTokens?: Int32Array;
+  topLogprobs?: Float32Array;
+  logits?: Float32Array;
 }
 
 interface Addon {

@@ -315,6 +315,8 @@ function fail(operation: string, what: string): never {
 
 /** A checked program in the core. It keeps its weights and its cache alive until it is closed. */
 export class Program extends Owned {
+  readonly #never = native((addon) => addon.createCancel());
+
   constructor(core: Core, spec: NativeProgramSpec) {
     super(
       native((addon) => addon.createProgram(core.handle, spec)),
@@ -328,7 +330,8 @@ export class Program extends Owned {
    */
   async run(pass: NativePass, signal?: AbortSignal): Promise<NativeResult> {
     if (signal?.aborted) throw aborted(signal);
-    const cancel = native((addon) => addon.createCancel());
+    // Creating a flag for each pass would cost as much as starting the pass.
+    const cancel = signal ? native((addon) => addon.createCancel()) : this.#never;
     const onAbort = () => native((addon) => addon.cancel(cancel));
     signal?.addEventListener("abort", onAbort);
     try {
