@@ -61,7 +61,15 @@ const someTokens = (count) => {
 };
 const print = (result) =>
   console.log(
-    JSON.stringify({ bench: mode, peer: "outrider", file: basename(file), strategy, threads, instructionSet, ...result }),
+    JSON.stringify({
+      bench: mode,
+      peer: "outrider",
+      file: basename(file),
+      strategy,
+      threads,
+      instructionSet,
+      ...result,
+    }),
   );
 
 async function decode() {
@@ -147,7 +155,8 @@ async function pass() {
     }
     if (i > 0) readings.push(await engine.core.readMilliseconds(engine.memory.weights, 3));
   }
-  for (const n of PASS_SIZES) print({ n, past: PASS_PAST, ms: summary(whole.get(n)), coreMs: summary(core.get(n)) });
+  for (const n of PASS_SIZES)
+    print({ n, past: PASS_PAST, ms: summary(whole.get(n)), coreMs: summary(core.get(n)) });
   print({ n: 0, weightBytes: engine.memory.weights, readMs: summary(readings) });
   sequence[Symbol.dispose]();
   await engine[Symbol.asyncDispose]();

@@ -174,6 +174,32 @@ describe("an answer", () => {
   });
 });
 
+// util-linux's script gives it a terminal.
+describe.skipIf(process.platform !== "linux")("on a terminal", () => {
+  const onTerminal = (args: string, env: NodeJS.ProcessEnv) => {
+    const command = `"${process.execPath}" "${main}" --model "${tiny}" --raw --max-tokens 4 ${args} ab`;
+    const child = spawn("script", ["-qefc", command, "/dev/null"], {
+      env: { ...process.env, TERM: "xterm-256color", NO_COLOR: undefined, FORCE_COLOR: undefined, ...env },
+    });
+    return outcome(child, "", undefined);
+  };
+  const statistics = /4 tokens · [\d.,]+ tokens\/s · [1-4] pass(es)? · \d\.\d\d tokens\/pass · auto/;
+
+  test("a dim line of statistics follows the answer", async () => {
+    const { code, stdout } = await onTerminal("", {});
+    expect(stdout).toMatch(statistics);
+    expect(stdout).toContain("\x1b[2m4 tokens");
+    expect(code).toBe(0);
+  });
+
+  test("without colours where NO_COLOR says so, and not at all with --quiet", async () => {
+    const { stdout } = await onTerminal("", { NO_COLOR: "1" });
+    expect(stdout).toMatch(statistics);
+    expect(stdout).not.toContain("\x1b[2m4 tokens");
+    expect((await onTerminal("--quiet", {})).stdout).not.toMatch(statistics);
+  });
+});
+
 describe("--prompts", () => {
   test("takes prompts, turns and token ids, and gives ids back", async () => {
     const golden = JSON.parse(readFileSync(embeddedGoldens, "utf8").split("\n")[0]!);

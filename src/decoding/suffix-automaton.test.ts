@@ -41,6 +41,28 @@ describe("SuffixAutomaton", () => {
     );
   });
 
+  // Whether the arrays are replaced in the middle of an append depends on the text, hence many of them. Every match is
+  // one that stands there, and none longer would by one token: cheap enough for long texts.
+  test("stays right while its arrays grow", () => {
+    for (let seed = 1; seed <= 60; seed++) {
+      let random = seed;
+      const automaton = new SuffixAutomaton();
+      const text: number[] = [];
+      for (let i = 0; i < 700; i++) {
+        random = (Math.imul(random, 1_103_515_245) + 12_345) >>> 0;
+        text.push((random >>> 16) % (2 + (seed % 40)));
+        automaton.append(text[i]!);
+        const length = automaton.lengthOf(automaton.match);
+        const end = automaton.matchEnd;
+        const suffix = text.slice(text.length - length).join();
+        if (length > 0) expect(text.slice(end - length, end).join(), `seed ${seed}, token ${i}`).toBe(suffix);
+        const longer = `,${text.slice(text.length - length - 1).join()},`;
+        if (length < i)
+          expect(`,${text.slice(0, -1).join()},`.includes(longer), `seed ${seed}, ${i}`).toBe(false);
+      }
+    }
+  });
+
   test("contains every substring of the text and nothing else, and knows how each goes on", () => {
     fc.assert(
       fc.property(texts, fc.array(fc.nat(3), { minLength: 1, maxLength: 4 }), (text, probe) => {

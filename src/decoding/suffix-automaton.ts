@@ -116,7 +116,9 @@ export class SuffixAutomaton {
       this.#addEdge(state, token, added);
       state = this.#link[state]!;
     }
-    this.#link[added] = state === NONE ? ROOT : this.#linkTarget(state, token, edge);
+    // First the target, then the store: finding it may replace the arrays by grown ones.
+    const link = state === NONE ? ROOT : this.#linkTarget(state, token, edge);
+    this.#link[added] = link;
     this.#last = added;
 
     this.#match = this.#link[added]!;
