@@ -1,5 +1,6 @@
 import path from "node:path";
 import { fileURLToPath } from "node:url";
+import { DraftMemory } from "../decoding/combined.js";
 import { CostModel } from "../decoding/cost-model.js";
 import { type DecodedStep, decode } from "../decoding/decode.js";
 import { vocabularyMismatch } from "../decoding/draft-model.js";
@@ -135,6 +136,7 @@ export class Model implements AsyncDisposable {
   readonly #engine: Engine;
   readonly #template: ChatTemplate | undefined;
   readonly #costs: CostModel;
+  readonly #memory = new DraftMemory();
   #draft: { model: Model; owned: boolean } | undefined;
 
   private constructor(
@@ -363,6 +365,7 @@ export class Model implements AsyncDisposable {
     result.cachedTokens = sequence.tokens.length;
     using strategy = openStrategy(resolved.strategy, {
       costs: this.#costs,
+      memory: this.#memory,
       draftLength: resolved.draftLength,
       draftSequence: () => this.#draft!.model.#engine.open(),
     });

@@ -41,7 +41,7 @@ describe("the command line", () => {
     [["--temperature", "0.7x", "hi"], /'0.7x' is invalid\. Expected a number/],
     [["--temperature", "", "hi"], /'' is invalid/],
     [["--max-tokens", "1e3", "hi"], /Expected a whole number/],
-    [["--strategy", "x", "hi"], /Allowed choices are none, lookup, draft-model, auto/],
+    [["--strategy", "x", "hi"], /Allowed choices are none, lookup, .*auto/],
     [["bench", "--strategies", "none,x"], /Expected different ones of none/],
     [["bench", "--strategies", "none,none"], /Expected different ones of none/],
     [["generate", "--limit", "0"], /from 1/],

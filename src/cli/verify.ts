@@ -1,4 +1,5 @@
 import { availableParallelism } from "node:os";
+import { strategies, strategyNames } from "../decoding/strategies.js";
 import {
   type GenerateOptions,
   type GenerationResult,
@@ -91,25 +92,24 @@ function plan(flags: VerifyFlags): Group[] {
   const others = coreInfo().instructionSets.filter((name, i) =>
     chosen === undefined ? i > 0 && name !== "scalar" : name !== chosen,
   );
-  const draft: Setting[] =
-    flags.draftModel === undefined
-      ? []
-      : [
-          { name: "strategy draft-model", generate: { strategy: "draft-model" } },
-          { name: "strategy draft-model, always 4", generate: { strategy: "draft-model", draftLength: 4 } },
-        ];
+  const usable = strategyNames.filter(
+    (name) => name !== "none" && (strategies[name].needs === "nothing" || flags.draftModel !== undefined),
+  );
+  const drafting = usable.flatMap((strategy): Setting[] => [
+    { name: `strategy ${strategy}`, generate: { strategy } },
+    ...[1, 7].map((n) => ({
+      name: `strategy ${strategy}, always ${n}`,
+      generate: { strategy, draftLength: n },
+    })),
+  ]);
   return [
     {
       load: {},
       settings: [
         { name: "one token at a time (the reference)", generate: { strategy: "none" } },
         { name: "the prompts still in the cache", generate: { strategy: "none" } },
-        { name: "strategy lookup", generate: { strategy: "lookup" } },
-        { name: "strategy lookup, always 1", generate: { strategy: "lookup", draftLength: 1 } },
-        { name: "strategy lookup, always 7", generate: { strategy: "lookup", draftLength: 7 } },
-        { name: "strategy lookup, always 32", generate: { strategy: "lookup", draftLength: 32 } },
-        { name: "strategy auto", generate: { strategy: "auto" } },
-        ...draft,
+        ...drafting,
+        { name: "strategy auto, always 32", generate: { strategy: "auto", draftLength: 32 } },
         { name: "all texts at once", together: true },
       ],
     },

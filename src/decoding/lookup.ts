@@ -37,7 +37,7 @@ export function lookup(): Drafter {
       while (tokens.length < limit) {
         // A match that reaches into itself repeats with a period: beyond the text's end comes the draft's own start.
         const token = from < automaton.size ? automaton.tokenAt(from) : tokens[from - automaton.size]!;
-        const kind = kindOf(length, state === undefined || automaton.isUnanimous(state));
+        const kind = lookupKind(length, state === undefined || automaton.isUnanimous(state));
         const probability = calibration.estimate(kind);
         reach *= probability;
         if (reach < NEGLIGIBLE) break;
@@ -61,12 +61,13 @@ const NEGLIGIBLE = 0.02;
 
 /** Match lengths are told apart from these on. */
 const LENGTHS = [1, 2, 3, 4, 6, 9, 16] as const;
+export const LOOKUP_KINDS = 2 * LENGTHS.length;
 
 /**
  * What the guess rests on: how long a match, and whether the text has always continued it in the same way. Depth
  * adds nothing: a guess five tokens deep after a match of three comes true as often as the first after one of eight.
  */
-function kindOf(length: number, unanimous: boolean): number {
+export function lookupKind(length: number, unanimous: boolean): number {
   let kind = LENGTHS.length - 1;
   while (LENGTHS[kind]! > length) kind--;
   return 2 * kind + (unanimous ? 1 : 0);

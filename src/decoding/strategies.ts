@@ -1,4 +1,5 @@
 import type { Sequence } from "../engine/sequence.js";
+import { combined, DraftMemory } from "./combined.js";
 import type { CostModel } from "./cost-model.js";
 import { draftModel } from "./draft-model.js";
 import { type Drafter, noDrafter } from "./drafter.js";
@@ -9,6 +10,8 @@ import { adaptiveLength, fixedLength, type Planner } from "./plan.js";
 export interface StrategyContext {
   /** The loaded model's pass costs, shared by all its texts. */
   readonly costs: CostModel;
+  /** What drafting learned from the loaded model's earlier texts; default: nothing. */
+  readonly memory?: DraftMemory | undefined;
   /** Draft exactly so many tokens, 1 or more; default: as many as pay. */
   readonly draftLength?: number | undefined;
   /** Opens a sequence of the draft model; called by strategies whose `needs` says so. */
@@ -38,6 +41,12 @@ export const strategies = {
     needs: "nothing",
     drafter: () => lookup(),
   },
+  recycle: {
+    summary: "Repeats what the model itself chose behind the same two tokens, in rejected drafts too.",
+    source: "Token recycling (Luo et al. 2024), arXiv:2408.08696, as chains",
+    needs: "nothing",
+    drafter: ({ memory = new DraftMemory() }) => combined(memory, { matches: false }),
+  },
   "draft-model": {
     summary: "A smaller model of the same vocabulary writes ahead.",
     source:
@@ -49,10 +58,10 @@ export const strategies = {
     },
   },
   auto: {
-    summary: "The default: what pays on this machine without a second model, at present lookup.",
+    summary: "The default: lookup and recycle, the likelier guess token by token, as long as it pays.",
     source: "docs/architecture.md",
     needs: "nothing",
-    drafter: () => lookup(),
+    drafter: ({ memory = new DraftMemory() }) => combined(memory, { matches: true }),
   },
 } as const satisfies Record<string, StrategyEntry>;
 
