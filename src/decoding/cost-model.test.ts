@@ -20,7 +20,7 @@ describe("CostModel", () => {
     const costs = new CostModel(64);
     expect(costs.maxLength).toBe(16);
     expect(costs.relative(1)).toBe(1);
-    expect(costs.relative(16)).toBe(2.4);
+    expect(costs.relative(16)).toBe(3.2);
     expect(costs.ms(1)).toBeUndefined();
   });
 

@@ -1,4 +1,4 @@
-import { median, Recent } from "./recent.js";
+import { quantile, Recent } from "./recent.js";
 
 /** Passes longer than this are not planned: hardly a guess holds so long, and beyond it every token costs the same. */
 const MAX_LENGTH = 16;
@@ -7,7 +7,7 @@ const MAX_LENGTH = 16;
  * What a pass over n tokens costs, as a multiple of one over a single token; index n - 1. Measured with SmolLM2-135M
  * on 2 cores with AVX-512 VNNI; it serves until the passes of this machine have been measured.
  */
-const PRIOR = [1, 1, 1.02, 1.07, 1.16, 1.25, 1.29, 1.33, 1.46, 1.6, 1.73, 1.86, 2, 2.13, 2.27, 2.4];
+const PRIOR = [1, 1.02, 1.08, 1.2, 1.3, 1.42, 1.6, 1.75, 2, 2.13, 2.28, 2.42, 2.6, 2.8, 3, 3.2];
 
 /** Measured on purpose; the lengths between follow their neighbours. */
 const PROBES: readonly number[] = [1, 2, 4, 8];
@@ -15,17 +15,22 @@ const PROBES_EACH = 3;
 /** A probed length that has not been seen for so many passes is measured again. */
 const STALE_PASSES = 512;
 
+/** The first measurements meet cold caches and a processor that is waking up: they are taken again after so many passes. */
+const SETTLED_PASSES = 64;
+
 /** Where an added token costs more than this part of a pass, hardly a draft pays, nor does measuring longer passes. */
 const STEEP = 0.5;
 
-const SAMPLES = 7;
+const SAMPLES = 15;
 /** Passes that tell the machine's present speed. */
 const WINDOW = 15;
+/** Other processes only ever make a pass slower, so the quicker ones tell what it costs. */
+const QUANTILE = 0.25;
 
 /**
  * Learns what passes cost on this machine, now. Two things are kept apart: the time of a single-token pass, which
  * follows the machine within a few passes when another process takes a core, and the relative cost of longer passes,
- * a median for each length. One for a loaded model, shared by all its texts.
+ * a low quantile for each length. One for a loaded model, shared by all its texts.
  */
 export class CostModel {
   /** The longest pass that this model speaks of. */
@@ -72,7 +77,8 @@ export class CostModel {
     this.#seenAt[length - 1] = this.#passes;
     this.#single = this.#present();
     for (const probe of PROBES) {
-      if (probe > this.maxLength || this.#passes - this.#seenAt[probe - 1]! < STALE_PASSES) continue;
+      if (probe > this.maxLength) continue;
+      if (this.#passes - this.#seenAt[probe - 1]! < STALE_PASSES && this.#passes !== SETTLED_PASSES) continue;
       this.#samples[probe - 1]!.clear();
       this.#seenAt[probe - 1] = this.#passes;
     }
@@ -94,9 +100,9 @@ export class CostModel {
     const size = Math.min(this.#passes, WINDOW);
     let singles = 0;
     for (let i = 0; i < size; i++) if (this.#lengths[i] === 1) this.#scratch[singles++] = this.#times[i]!;
-    if (singles >= PROBES_EACH) return median(this.#scratch.subarray(0, singles));
+    if (singles >= PROBES_EACH) return quantile(this.#scratch.subarray(0, singles), QUANTILE);
     for (let i = 0; i < size; i++) this.#scratch[i] = this.#times[i]! / this.relative(this.#lengths[i]!);
-    return median(this.#scratch.subarray(0, size));
+    return quantile(this.#scratch.subarray(0, size), QUANTILE);
   }
 
   /** A length worth measuring with the next pass; undefined when all are known well enough. */
@@ -110,7 +116,7 @@ export class CostModel {
   }
 
   /**
-   * Medians where a length was measured; between them the prior, bent to meet its neighbours; beyond them the prior
+   * What was measured, where a length was often enough; between them the prior, bent to meet its neighbours; beyond them the prior
    * or the average price of a token so far, whichever is more.
    */
   #fit(): void {
@@ -120,9 +126,11 @@ export class CostModel {
     let floor = 1;
     for (let length = 2; length <= this.maxLength; length++) {
       let above = length;
-      while (above <= this.maxLength && this.#samples[above - 1]!.size === 0) above++;
+      while (above <= this.maxLength && this.#samples[above - 1]!.size < PROBES_EACH) above++;
       const aboveBend =
-        above <= this.maxLength ? this.#samples[above - 1]!.median() / PRIOR[above - 1]! : belowBend;
+        above <= this.maxLength
+          ? this.#samples[above - 1]!.quantile(QUANTILE) / PRIOR[above - 1]!
+          : belowBend;
       const bend = belowBend + ((aboveBend - belowBend) * (length - below)) / (above - below);
       const straight =
         above > this.maxLength && below > 1 ? 1 + ((belowCost - 1) * (length - 1)) / (below - 1) : 1;

@@ -70,7 +70,7 @@ export function adaptiveLength(costs: CostModel): Planner {
   const rate = () => Math.max(1, tokens / cost);
   const draftCost = () => {
     const single = costs.ms(1);
-    return single === undefined || draftMsPerToken.size === 0 ? 0 : draftMsPerToken.median() / single;
+    return single === undefined || draftMsPerToken.size === 0 ? 0 : draftMsPerToken.quantile(0.5) / single;
   };
 
   return {

@@ -19,13 +19,13 @@ export class Recent {
     this.#added = 0;
   }
 
-  /** Of at least one number. */
-  median(): number {
-    return median(this.#values.slice(0, this.size));
+  /** `share`: 0 the least, 1 the largest. Of at least one number. */
+  quantile(share: number): number {
+    return quantile(this.#values.slice(0, this.size), share);
   }
 }
 
-/** Sorts `values` in place; at least one. Of an even number the lower middle one. */
-export function median(values: Float64Array): number {
-  return values.sort()[(values.length - 1) >> 1]!;
+/** Sorts `values` in place; at least one. Between two numbers the lower one. */
+export function quantile(values: Float64Array, share: number): number {
+  return values.sort()[Math.floor((values.length - 1) * share)]!;
 }

@@ -1,60 +1,63 @@
 /**
- * What the model wanted to say after a token, and after a pair of tokens, when it last stood there: also in rows of
+ * What the model wanted to say behind a token, a pair and a triple of tokens, when it last stood there: also in rows of
  * rejected drafts, which are paid for anyway. Token recycling (Luo et al. 2024, arXiv:2408.08696) keeps the runners-up
  * of every row as well, for trees; chains need the first choice only, which the pass gives for nothing.
  *
- * Fixed tables, one entry a slot, the newest wins: 1.6 MB, for a model's whole life.
+ * One table with one entry a slot, the newest wins: 3.4 MB, for a model's whole life.
  */
 export class Successors {
-  readonly #previous = new Int32Array(SLOTS).fill(EMPTY);
+  readonly #context = new Int32Array(SLOTS).fill(EMPTY);
   readonly #token = new Int32Array(SLOTS).fill(EMPTY);
   readonly #next = new Int32Array(SLOTS);
   readonly #times = new Uint8Array(SLOTS);
 
-  /** The model's choice after `token`, which stood behind `previous`, was `next`. */
-  record(previous: number, token: number, next: number): void {
+  /** The model's choice after `token`, which stood behind `second` and that behind `first`, was `next`. */
+  record(first: number, second: number, token: number, next: number): void {
     this.#put(ANY, token, next);
-    this.#put(previous, token, next);
+    this.#put(pair(ANY, second), token, next);
+    this.#put(pair(first, second), token, next);
   }
 
-  /** The slot of the pair, else of the token alone; undefined where neither is known. */
-  find(previous: number, token: number): number | undefined {
-    for (const before of [previous, ANY]) {
-      const slot = slotOf(before, token);
-      if (this.#previous[slot] === before && this.#token[slot] === token) return slot;
+  /** Where the longest known context of these tokens is kept: `kind` and `next` tell more. */
+  find(
+    first: number,
+    second: number,
+    token: number,
+  ): { readonly kind: number; readonly next: number } | undefined {
+    for (let order = 2; order >= 0; order--) {
+      const context = order === 2 ? pair(first, second) : order === 1 ? pair(ANY, second) : ANY;
+      const slot = slotOf(context, token);
+      if (this.#context[slot] === context && this.#token[slot] === token)
+        return { kind: MOST_TIMES * order + this.#times[slot]! - 1, next: this.#next[slot]! };
     }
     return undefined;
   }
 
-  nextOf(slot: number): number {
-    return this.#next[slot]!;
-  }
-
-  /** 0 to 5: known by the token alone, once, twice or more often in a row; known by the pair, likewise. */
-  kindOf(slot: number): number {
-    return (this.#previous[slot] === ANY ? 0 : 3) + this.#times[slot]! - 1;
-  }
-
-  #put(previous: number, token: number, next: number): void {
-    const slot = slotOf(previous, token);
-    const same =
-      this.#previous[slot] === previous && this.#token[slot] === token && this.#next[slot] === next;
+  #put(context: number, token: number, next: number): void {
+    const slot = slotOf(context, token);
+    const same = this.#context[slot] === context && this.#token[slot] === token && this.#next[slot] === next;
     this.#times[slot] = same ? Math.min(MOST_TIMES, this.#times[slot]! + 1) : 1;
-    this.#previous[slot] = previous;
+    this.#context[slot] = context;
     this.#token[slot] = token;
     this.#next[slot] = next;
   }
 }
 
-export const SUCCESSOR_KINDS = 6;
-
-const SLOTS = 1 << 17;
+const SLOTS = 1 << 18;
 const EMPTY = -2;
-/** In place of the token before: whatever it was. */
+/** In place of the tokens before: whatever they were. */
 const ANY = -1;
 const MOST_TIMES = 3;
 
-function slotOf(previous: number, token: number): number {
-  const hash = Math.imul(previous + 1, 0x9e3779b1) ^ Math.imul(token + 1, 0x85ebca6b);
+/** By tokens of context (1, 2, 3), then by how often in a row the model chose the same (once, twice, more often). */
+export const SUCCESSOR_KINDS = 3 * MOST_TIMES;
+
+/** Two tokens as one number, 0 or more; that two pairs meet in one is rare, and only costs a wrong guess. */
+function pair(first: number, second: number): number {
+  return (Math.imul(first + 2, 0x9e3779b1) ^ Math.imul(second + 2, 0x27d4eb2f)) >>> 1;
+}
+
+function slotOf(context: number, token: number): number {
+  const hash = Math.imul(context + 1, 0x9e3779b1) ^ Math.imul(token + 1, 0x85ebca6b);
   return ((hash ^ (hash >>> 15)) >>> 0) & (SLOTS - 1);
 }
