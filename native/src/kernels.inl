@@ -143,6 +143,13 @@ LANES_INLINE Float loadCached(const void* block, size_t index) {
   else return load(static_cast<const float*>(block) + index);
 }
 
+inline void fetchNear(const void* from, size_t bytes) {
+  for (size_t i = 0; i < bytes; i += 64) __builtin_prefetch(static_cast<const char*>(from) + i, 0, 3);
+}
+inline void fetchSoon(const void* from, size_t bytes) {
+  for (size_t i = 0; i < bytes; i += 64) __builtin_prefetch(static_cast<const char*>(from) + i, 0, 2);
+}
+
 // Scaled scores of `count` queries against `blocks` blocks; -infinity outside a query's positions, whatever lies there.
 template <bool half, int count, int blocks>
 void scores(const AttentionArgs& a, int query, int block, float* const* p) {
@@ -224,7 +231,16 @@ void attend(const AttentionArgs& a, int query, float* const* p) {
   }
   int block = begin / kLanes;
   const int lastBlock = (end + kLanes - 1) / kLanes;
-  for (; block + blocks <= lastBlock; block += blocks) scores<half, count, blocks>(a, query, block, p);
+  // Blocks lie far apart, where the processor does not guess them: while it multiplies one group of keys, the next one
+  // and the values that are wanted soon come nearer.
+  const size_t keyBytes = size_t(a.headDim) * kLanes * (half ? 2 : 4), valueBytes = size_t(a.valueStride) * kLanes * (half ? 2 : 4);
+  for (; block + blocks <= lastBlock; block += blocks) {
+    for (int b = block; b < block + blocks; b++) {
+      if (b + blocks < lastBlock) fetchNear(a.keys[b + blocks], keyBytes);
+      fetchSoon(a.values[b], valueBytes);
+    }
+    scores<half, count, blocks>(a, query, block, p);
+  }
   for (; block < lastBlock; block++) scores<half, count, 1>(a, query, block, p);
 
   Float inverse[count];

@@ -337,16 +337,6 @@ void Program::planChunks(int rows, int outputs) {
   chunks_.push_back(outputs);  // the last stage: one pick a chunk
 }
 
-// Rows of one sequence whose queries share a kernel call, and with it the loads of keys and values: as many as give
-// every thread three calls. 0: so few rows that each query head is a chunk, or two threads would share three key/value
-// heads two to one.
-int Program::attentionRows(int heads, int rows) const {
-  const int kvHeads = spec_.cache->heads, enough = 3 * core_->pool.threads();
-  for (int together = std::max(1, kMaxQueries / (heads / kvHeads)); together > 0; together--)
-    if (kvHeads * ((rows + together - 1) / together) >= enough) return together;
-  return 0;
-}
-
 int Program::chunksOf(int op, int rows, int outputs) const {
   const int32_t* f = fields(op);
   const int threads = core_->pool.threads();
@@ -365,9 +355,10 @@ int Program::chunksOf(int op, int rows, int outputs) const {
     case Opcode::Add: return byRow(rowsOf(f[1]), 4);
     case Opcode::Select: return byRow(outputs, 16);
     case Opcode::Attend: {
-      const int rowsTogether = attentionRows(f[4], rows);
-      if (rowsTogether == 0) return rows * f[4];
-      return std::min(spec_.cache->heads * ((rows + rowsTogether - 1) / rowsTogether), threads * 16);
+      // A chunk is a run of queries of one key/value head after another, so that a thread loads keys and values for as
+      // many of them as it can: one chunk a thread where there are few.
+      const int queries = rows * f[4], calls = (queries + kMaxQueries - 1) / kMaxQueries;
+      return std::min({queries, (calls + threads - 1) / threads * threads, threads * 16});
     }
   }
   return 0;
@@ -491,17 +482,22 @@ void Program::attend(Pass& pass, const int32_t* f, float scale, int chunk, int c
   Scratch& scratch = scratch_[size_t(thread)];
   const auto run = cache.half ? core_->kernels.attentionF16 : core_->kernels.attentionF32;
 
-  // One call of the kernel: rows [row, row + count) that share a table, queries [head, head + n) of one key/value head.
-  const auto call = [&](int row, int count, int kvHead, int firstHead, int numHeads) {
-    const Row& last = pass.in.rows[size_t(row + count - 1)];
+  // One call of the kernel: queries [begin, end) of the list that runs over key/value heads, rows and the head's group.
+  // More than one row only where they follow each other in one sequence.
+  const auto call = [&](int begin, int end) {
+    const int perHead = pass.rows * group, kvHead = begin / perHead;
+    const auto rowOf = [&](int query) { return query % perHead / group; };
+    const Row& first = pass.in.rows[size_t(rowOf(begin))];
+    const int lastRow = rowOf(end - 1);
+    const Row& last = pass.in.rows[size_t(lastRow)];
     const int blocks = last.position / kLanes + 1;
     thread_local std::vector<const void*> pointers;
     pointers.resize(size_t(blocks) * 2);
     const void** keys = pointers.data();
     const void** values = keys + blocks;
-    const int irregular = std::min(blocks, pass.paths[size_t(row + count - 1)].firstIrregular);
+    const int irregular = std::min(blocks, pass.paths[size_t(lastRow)].firstIrregular);
     const int32_t* table = pass.table(last);
-    const int from = window > 0 ? std::max(0, pass.in.rows[size_t(row)].position - window + 1) / kLanes : 0;
+    const int from = window > 0 ? std::max(0, first.position - window + 1) / kLanes : 0;
     for (int b = 0; b < blocks; b++) {
       const int block = b >= from && b < irregular ? table[b] : 0;  // blocks before the window are never read
       keys[b] = cache.keys(layer, block, kvHead);
@@ -515,7 +511,7 @@ void Program::attend(Pass& pass, const int32_t* f, float scale, int chunk, int c
         uint8_t* key = scratch.keyBlocks.data() + size_t(b - irregular) * cache.keyBlockBytes();
         uint8_t* value = scratch.valueBlocks.data() + size_t(b - irregular) * cache.valueBlockBytes();
         for (int t = b * kLanes; t <= std::min(last.position, b * kLanes + kLanes - 1); t++)
-          cache.gather(layer, kvHead, pass.cellOf(row, t), t % kLanes, key, value);
+          cache.gather(layer, kvHead, pass.cellOf(lastRow, t), t % kLanes, key, value);
         keys[b] = key;
         values[b] = value;
       }
@@ -524,42 +520,32 @@ void Program::attend(Pass& pass, const int32_t* f, float scale, int chunk, int c
     if (scratch.floats.size() < positions * kMaxQueries) scratch.floats.resize(positions * kMaxQueries);
     const float* queries[kMaxQueries];
     float* outs[kMaxQueries];
-    int first[kMaxQueries], end[kMaxQueries];
-    int n = 0;
-    for (int r = row; r < row + count; r++)
-      for (int h = firstHead; h < firstHead + numHeads; h++, n++) {
-        const int position = pass.in.rows[size_t(r)].position;
-        queries[n] = floats(f[1], r) + size_t(h) * dim;
-        outs[n] = floats(f[2], r) + size_t(h) * dim;
-        end[n] = position + 1;
-        first[n] = window > 0 ? std::max(0, position + 1 - window) : 0;
-      }
-    run({dim, cache.valueStride, keys, values, n, queries, first, end, outs, scale, scratch.floats.data()});
+    int firsts[kMaxQueries], ends[kMaxQueries];
+    for (int i = begin; i < end; i++) {
+      const int row = rowOf(i), position = pass.in.rows[size_t(row)].position, n = i - begin;
+      const size_t head = size_t(kvHead * group + i % group) * size_t(dim);
+      queries[n] = floats(f[1], row) + head;
+      outs[n] = floats(f[2], row) + head;
+      ends[n] = position + 1;
+      firsts[n] = window > 0 ? std::max(0, position + 1 - window) : 0;
+    }
+    run({dim, cache.valueStride, keys, values, end - begin, queries, firsts, ends, outs, scale, scratch.floats.data()});
   };
 
-  const int rowsTogether = attentionRows(heads, pass.rows);
-  if (rowsTogether == 0) {
-    call(chunk / heads, 1, chunk % heads / group, chunk % heads, 1);
-    return;
-  }
   const auto regular = [&](int r) { return pass.paths[size_t(r)].firstIrregular > pass.in.rows[size_t(r)].position / kLanes; };
   const auto follows = [&](int r) {
     const Row& before = pass.in.rows[size_t(r) - 1];
     const Row& row = pass.in.rows[size_t(r)];
     return regular(r - 1) && regular(r) && row.table == before.table && row.position == before.position + 1;
   };
-  // Units run key/value head by head, each over up to rowsTogether rows.
-  const int unitsPerHead = (pass.rows + rowsTogether - 1) / rowsTogether;
-  const Range units = share(cache.heads * unitsPerHead, chunk, chunks);
-  for (int unit = units.begin; unit < units.end; unit++) {
-    const int kvHead = unit / unitsPerHead, first = unit % unitsPerHead * rowsTogether;
-    const int last = std::min(first + rowsTogether, pass.rows);
-    for (int row = first; row < last;) {
-      int count = 1;
-      while (row + count < last && follows(row + count)) count++;
-      for (int h = 0; h < group; h += kMaxQueries) call(row, count, kvHead, kvHead * group + h, std::min(kMaxQueries, group - h));
-      row += count;
-    }
+  const Range range = share(pass.rows * heads, chunk, chunks);
+  for (int begin = range.begin; begin < range.end;) {
+    const int perHead = pass.rows * group;
+    const int limit = std::min({range.end, begin + kMaxQueries, (begin / perHead + 1) * perHead});
+    int end = begin + 1;
+    while (end < limit && (end % group != 0 || follows(end % perHead / group))) end++;
+    call(begin, end);
+    begin = end;
   }
 }
 

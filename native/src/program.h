@@ -106,7 +106,6 @@ class Program {
   void findStages();
   void planChunks(int rows, int outputs);
   int chunksOf(int op, int rows, int outputs) const;
-  int attentionRows(int heads, int rows) const;
   void execute(Pass&, int op, int chunk, int chunks, int thread);
   void attend(Pass&, const int32_t* f, float scale, int chunk, int chunks, int thread);
   const int32_t* fields(int op) const { return &spec_.ops[size_t(op) * kOpInts]; }
