@@ -182,6 +182,7 @@ void addValues(const AttentionArgs& a, const float* const* p, int begin, int end
   for (int t = begin; t < end;) {
     const void* values = a.values[t / kLanes];
     const int blockEnd = smaller(end, (t / kLanes + 1) * kLanes);
+    if (blockEnd < end) fetchNear(a.values[blockEnd / kLanes], size_t(a.valueStride) * kLanes * (half ? 2 : 4));
     for (; t < blockEnd; t++) {
       const size_t row = size_t(t % kLanes) * a.valueStride + offset;
       Float value[vectors];
