@@ -9,4 +9,6 @@ const plain = await model.generate(prompt, { ...options, strategy: "none" }).res
 const drafted = await model.generate(prompt, { ...options, strategy: "auto" }).result;
 assert.deepEqual(drafted.tokens, plain.tokens);
 assert.deepEqual(drafted.logprobs, plain.logprobs);
-console.log(`identical: ${plain.tokens.length} tokens in ${plain.stats.passes} and in ${drafted.stats.passes} passes`);
+console.log(
+  `identical: ${plain.tokens.length} tokens in ${plain.stats.passes} and in ${drafted.stats.passes} passes`,
+);

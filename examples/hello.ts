@@ -5,4 +5,6 @@ await using model = await load(); // the embedded SmolLM2-135M; or "./model.gguf
 const run = model.generate("Why is the sky blue?", { maxTokens: 60 });
 for await (const piece of run) process.stdout.write(piece.text);
 const { stats } = await run.result;
-console.log(`\n${stats.tokens} tokens in ${stats.passes} passes, ${stats.accepted} of ${stats.drafted} drafts accepted`);
+console.log(
+  `\n${stats.tokens} tokens in ${stats.passes} passes, ${stats.accepted} of ${stats.drafted} drafts accepted`,
+);

@@ -16,7 +16,15 @@ const root = path.resolve(import.meta.dirname, "..");
 const source = path.join(root, "native/src");
 const run = promisify(execFile);
 
-const common = ["-std=c++17", "-fPIC", "-ffp-contract=off", "-fno-math-errno", "-fvisibility=hidden", "-Wall", "-Wextra"];
+const common = [
+  "-std=c++17",
+  "-fPIC",
+  "-ffp-contract=off",
+  "-fno-math-errno",
+  "-fvisibility=hidden",
+  "-Wall",
+  "-Wextra",
+];
 const perFile = {
   "kernels_avx2.cpp": ["-O3", "-mavx2", "-mfma", "-mf16c"],
   "kernels_avx512.cpp": [
@@ -30,8 +38,12 @@ const linking = ["-static-libstdc++", "-static-libgcc", "-pthread", "-Wl,--gc-se
 /** SHA-256 over the core's sources and this script: what the committed addon must have been built from. */
 export function sourceHash() {
   const hash = createHash("sha256");
-  for (const name of readdirSync(source).sort()) hash.update(name).update(readFileSync(path.join(source, name)));
-  return hash.update(readFileSync(import.meta.filename)).digest("hex").slice(0, 32);
+  for (const name of readdirSync(source).sort())
+    hash.update(name).update(readFileSync(path.join(source, name)));
+  return hash
+    .update(readFileSync(import.meta.filename))
+    .digest("hex")
+    .slice(0, 32);
 }
 
 /** The hash inside a built addon. */
@@ -54,7 +66,16 @@ async function compile(names, folder, flags) {
     const made = statSync(object, { throwIfNoEntry: false })?.mtimeMs ?? 0;
     // The addon carries the hash of all sources, so it alone is always compiled.
     const fresh = made > newestHeader && made > statSync(file).mtimeMs && path.basename(file) !== "addon.cpp";
-    const args = [...common, ...(perFile[path.basename(file)] ?? ["-O2"]), ...flags, `-I${source}`, "-c", file, "-o", object];
+    const args = [
+      ...common,
+      ...(perFile[path.basename(file)] ?? ["-O2"]),
+      ...flags,
+      `-I${source}`,
+      "-c",
+      file,
+      "-o",
+      object,
+    ];
     return { object, build: () => (fresh ? Promise.resolve() : run("g++", args)) };
   });
   const queue = [...jobs];
@@ -83,8 +104,18 @@ async function buildAddon(file, folder = "release", flags = [], link = ["-s"]) {
     ...flags,
   ]);
   mkdirSync(path.dirname(file), { recursive: true });
-  await run("g++", ["-shared", ...flags, ...objects, ...(flags.length > 0 ? ["-pthread"] : linking), ...link, "-o", file]);
-  console.log(`${path.relative(root, file)}: ${(statSync(file).size / 1024).toFixed(0)} kB, sources ${builtHash(file)}`);
+  await run("g++", [
+    "-shared",
+    ...flags,
+    ...objects,
+    ...(flags.length > 0 ? ["-pthread"] : linking),
+    ...link,
+    "-o",
+    file,
+  ]);
+  console.log(
+    `${path.relative(root, file)}: ${(statSync(file).size / 1024).toFixed(0)} kB, sources ${builtHash(file)}`,
+  );
 }
 
 async function buildTest(name, folder, flags) {
@@ -122,10 +153,20 @@ if (mode === "--check") {
   await runTests("tests", ["kernels_test", "pool_test"], []);
 } else if (mode === "--sanitize") {
   const sanitized = ["-g", "-O1", "-fno-omit-frame-pointer"];
-  await runTests("asan", ["kernels_test", "pool_test"], [...sanitized, "-fsanitize=address,undefined", "-fno-sanitize-recover=all"]);
+  await runTests(
+    "asan",
+    ["kernels_test", "pool_test"],
+    [...sanitized, "-fsanitize=address,undefined", "-fno-sanitize-recover=all"],
+  );
   await runTests("tsan", ["pool_test"], [...sanitized, "-fsanitize=thread"]);
 } else if (mode === "--addon-sanitized") {
-  const flags = ["-g", "-O1", "-fno-omit-frame-pointer", "-fsanitize=address,undefined", "-fno-sanitize-recover=all"];
+  const flags = [
+    "-g",
+    "-O1",
+    "-fno-omit-frame-pointer",
+    "-fsanitize=address,undefined",
+    "-fno-sanitize-recover=all",
+  ];
   await buildAddon(path.join(root, "native/build/sanitized", target), "addon-asan", flags, []);
 } else if (mode === "") {
   await buildAddon(prebuilt);

@@ -15,7 +15,15 @@ const cases = Number(process.env.OUTRIDER_FUZZ_CASES ?? 300);
 const firstSeed = Number(process.env.OUTRIDER_FUZZ_SEED ?? 0);
 const sanitized = process.env.OUTRIDER_FUZZ_SANITIZED === "1";
 const batch = 100;
-const models = ["llama-mha-tied", "llama-gqa-untied", "quant-q4_0", "quant-q4_1", "quant-q8_0", "quant-f16", "quant-bf16"];
+const models = [
+  "llama-mha-tied",
+  "llama-gqa-untied",
+  "quant-q4_0",
+  "quant-q4_1",
+  "quant-q8_0",
+  "quant-f16",
+  "quant-bf16",
+];
 const root = path.resolve(import.meta.dirname, "..");
 
 function environment(): NodeJS.ProcessEnv {
@@ -23,16 +31,23 @@ function environment(): NodeJS.ProcessEnv {
   const library = execFileSync("g++", ["-print-file-name=libasan.so"], { encoding: "utf8" }).trim();
   return {
     ...process.env,
-    OUTRIDER_NATIVE: path.join(root, `native/build/sanitized/outrider.${process.platform}-${process.arch}.node`),
+    OUTRIDER_NATIVE: path.join(
+      root,
+      `native/build/sanitized/outrider.${process.platform}-${process.arch}.node`,
+    ),
     LD_PRELOAD: library,
     ASAN_OPTIONS: "detect_leaks=0", // Node's own allocations live until it exits
   };
 }
 
 /** Runs the child over the files; rejects when it ends by a signal or does not end. */
-function run(files: readonly string[]): Promise<{ outcome?: string; file?: string; ms?: number; maxRssMb?: number }[]> {
+function run(
+  files: readonly string[],
+): Promise<{ outcome?: string; file?: string; ms?: number; maxRssMb?: number }[]> {
   return new Promise((resolve, reject) => {
-    const child = spawn(process.execPath, [path.join(root, "test/support/fuzz-child.mjs")], { env: environment() });
+    const child = spawn(process.execPath, [path.join(root, "test/support/fuzz-child.mjs")], {
+      env: environment(),
+    });
     let out = "";
     let err = "";
     child.stdout.on("data", (data) => {
@@ -44,8 +59,19 @@ function run(files: readonly string[]): Promise<{ outcome?: string; file?: strin
     const timer = setTimeout(() => child.kill("SIGKILL"), files.length * 5000);
     child.on("close", (code, signal) => {
       clearTimeout(timer);
-      if (code === 0) resolve(out.trim().split("\n").map((line) => JSON.parse(line)));
-      else reject(new Error(`exit ${code}, signal ${signal}, after ${out.split("\n").at(-2) ?? "nothing"}\n${err.slice(0, 4000)}`));
+      if (code === 0)
+        resolve(
+          out
+            .trim()
+            .split("\n")
+            .map((line) => JSON.parse(line)),
+        );
+      else
+        reject(
+          new Error(
+            `exit ${code}, signal ${signal}, after ${out.split("\n").at(-2) ?? "nothing"}\n${err.slice(0, 4000)}`,
+          ),
+        );
     });
     child.stdin.end(files.join("\n"));
   });
@@ -69,7 +95,9 @@ test(
         for (const { file, outcome, ms, maxRssMb } of await run([...what.keys()])) {
           if (maxRssMb !== undefined && !sanitized) expect(maxRssMb).toBeLessThan(400);
           if (file === undefined) continue;
-          expect(outcome, what.get(file)).toMatch(/^(good|ERR_(MODEL_[A-Z]+|TOKENIZER|RUNTIME_NAN|CONTEXT|BAD_REQUEST|TEMPLATE))$/);
+          expect(outcome, what.get(file)).toMatch(
+            /^(good|ERR_(MODEL_[A-Z]+|TOKENIZER|RUNTIME_NAN|CONTEXT|BAD_REQUEST|TEMPLATE))$/,
+          );
           expect(ms, what.get(file)).toBeLessThan(5000);
           outcomes.set(outcome!, (outcomes.get(outcome!) ?? 0) + 1);
         }

@@ -1,5 +1,6 @@
 import fc from "fast-check";
 import { describe, expect, test } from "vitest";
+import { combined, DraftMemory } from "./combined.js";
 import { CostModel } from "./cost-model.js";
 import { decode } from "./decode.js";
 import { draftModel } from "./draft-model.js";
@@ -13,6 +14,8 @@ import { type FakeOptions, fakeSequence, GREEDY } from "./testing.js";
 const drafters: Record<string, () => Drafter> = {
   none: noDrafter,
   lookup,
+  recycle: () => combined(new DraftMemory(), { matches: false }),
+  combined: () => combined(new DraftMemory(), { matches: true }),
   "draft-model": () => draftModel(fakeSequence()),
   "draft-model with a small context": () => draftModel(fakeSequence({ context: 24 })),
   "draft-model that takes 2 tokens a step": () => draftModel(fakeSequence({ maxStep: 2 })),

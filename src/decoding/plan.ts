@@ -76,8 +76,9 @@ export function adaptiveLength(costs: CostModel): Planner {
   return {
     limit(most) {
       stake = 0;
-      if (costs.probe() === 1) return 0;
-      const longest = Math.min(most, costs.maxLength - 1);
+      // A longer draft would push the length that is to be measured out of reach.
+      const longest = Math.min(most, (costs.probe() ?? costs.maxLength) - 1);
+      if (longest === 0) return 0;
       if (draftMsPerToken.size === 0 || idle >= RETRY_PASSES) return Math.min(longest, FIRST_DRAFT);
       const each = draftCost();
       if (each < FREE_DRAFT) return longest;
