@@ -122,7 +122,9 @@ async function goodParts(): Promise<Parts> {
 }
 
 /** Two sequences: one of 16 cached positions with a small tree behind them, a new one with a chain. */
-function goodPass(): NativePass {
+type WholePass = { [key in keyof NativePass]-?: NonNullable<NativePass[key]> };
+
+function goodPass(): WholePass {
   // [token, table, position, parent, cell, wants output]
   const rows = [
     [3, 0, 16, -1, 48, 1],
@@ -153,7 +155,7 @@ const run = async (program: Handle, pass: NativePass) => core.run(program, pass,
 async function bits(program: Handle, pass: NativePass): Promise<string> {
   const result = await run(program, pass);
   return [result.tokens, result.logprobs, result.topTokens, result.topLogprobs, result.scores, result.logits]
-    .map((a) => Buffer.from(a.buffer, a.byteOffset, a.byteLength).toString("hex"))
+    .map((a) => Buffer.from(a!.buffer, a!.byteOffset, a!.byteLength).toString("hex"))
     .join();
 }
 
@@ -290,7 +292,7 @@ describe("what the core is handed", () => {
     expect(await bits(untouched, goodPass())).toBe(expected);
   });
 
-  const passes: Record<string, (pass: NativePass) => void> = {
+  const passes: Record<string, (pass: WholePass) => void> = {
     "a token beyond the vocabulary": (p) => p.rows.set([vocab], 0),
     "a negative token": (p) => p.rows.set([-1], 0),
     "a table that is not there": (p) => p.rows.set([2], 1),

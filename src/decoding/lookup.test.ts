@@ -38,7 +38,7 @@ describe("lookup", () => {
 
   test("learns from the emitted tokens whether its guesses come true, verified or not", () => {
     const prompt = [1, 2, 3, 4, 5, 1, 2, 3];
-    const after = (emitted: number) => {
+    const afterwards = (emitted: number) => {
       using drafter = lookup();
       for (let i = 0; i < 20; i++) {
         void drafter.reset(prompt, { sampling: GREEDY });
@@ -49,7 +49,7 @@ describe("lookup", () => {
       return (drafter.propose(1, 0) as Draft).probabilities[0]!;
     };
     const before = propose(prompt, 1).probabilities[0]!;
-    expect(after(4)).toBeGreaterThan(before);
-    expect(after(6)).toBeLessThan(before);
+    expect(afterwards(4)).toBeGreaterThan(before);
+    expect(afterwards(6)).toBeLessThan(before);
   });
 });
