@@ -179,7 +179,14 @@ describe.skipIf(process.platform !== "linux")("on a terminal", () => {
   const onTerminal = (args: string, env: NodeJS.ProcessEnv) => {
     const command = `"${process.execPath}" "${main}" --model "${tiny}" --raw --max-tokens 4 ${args} ab`;
     const child = spawn("script", ["-qefc", command, "/dev/null"], {
-      env: { ...process.env, TERM: "xterm-256color", NO_COLOR: undefined, FORCE_COLOR: undefined, ...env },
+      env: {
+        ...process.env,
+        TERM: "xterm-256color",
+        CI: undefined,
+        NO_COLOR: undefined,
+        FORCE_COLOR: undefined,
+        ...env,
+      },
     });
     return outcome(child, "", undefined);
   };
