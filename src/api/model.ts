@@ -302,7 +302,6 @@ export class Model implements AsyncDisposable {
     this.#template?.close();
     await this.#engine[Symbol.asyncDispose]();
     if (this.#draft?.owned) await this.#draft.model.close();
-    this.#draft = undefined;
   }
 
   [Symbol.asyncDispose](): Promise<void> {
@@ -350,6 +349,9 @@ export class Model implements AsyncDisposable {
     result: GenerationResult,
   ): AsyncGenerator<Piece, void, undefined> {
     const { signal } = options;
+    // Passes check it too, but a prompt that is in the cache may need none.
+    if (signal?.aborted)
+      throw new OutriderError("ERR_ABORTED", "Generation was aborted.", { cause: signal.reason });
     const promptTokens = await this.promptTokens(prompt, options);
     if (promptTokens.length === 0)
       throw new OutriderError("ERR_BAD_REQUEST", "the prompt is empty: it has no tokens", {

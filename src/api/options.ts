@@ -4,7 +4,9 @@ import { OutriderError } from "../errors.js";
 export function rejectUnknownKeys(what: string, options: object, known: readonly string[]): void {
   for (const key of Object.keys(options)) {
     if (known.includes(key)) continue;
-    const near = known.map((name) => [distance(key, name), name] as const).sort((a, b) => a[0] - b[0])[0];
+    const near = known
+      .map((name) => [distance(key.slice(0, 40), name), name] as const)
+      .sort((a, b) => a[0] - b[0])[0];
     const hint = near && near[0] <= 3 ? `; did you mean "${near[1]}"?` : `. Known: ${known.join(", ")}`;
     throw new OutriderError(
       "ERR_BAD_REQUEST",
@@ -41,7 +43,8 @@ export function wholeNumber(name: string, value: number, least: number, most: nu
 
 /** Token ids as a caller gives them; the error names the index. */
 export function checkTokens(name: string, tokens: readonly unknown[], vocab: number): readonly number[] {
-  tokens.forEach((id, i) => {
+  // entries() visits the holes of a sparse array, forEach would not.
+  for (const [i, id] of tokens.entries())
     if (!Number.isInteger(id) || (id as number) < 0 || (id as number) >= vocab)
       throw new OutriderError(
         "ERR_BAD_REQUEST",
@@ -50,6 +53,5 @@ export function checkTokens(name: string, tokens: readonly unknown[], vocab: num
           param: `${name}[${i}]`,
         },
       );
-  });
   return tokens as readonly number[];
 }
