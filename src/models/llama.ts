@@ -1,6 +1,7 @@
 // The llama family: SmolLM2, Llama 2 and 3, Mistral. Pre-norm transformer blocks with grouped-query attention, rotary
 // positions (pairs interleaved, as llama.cpp's conversion lays them out) and a gated SiLU feed-forward part.
 // Touvron et al., "LLaMA: Open and Efficient Foundation Language Models".
+import { OutriderError } from "../errors.js";
 import type { Architecture, ModelConfig, TensorSpec } from "./architecture.js";
 import type { Metadata } from "./metadata.js";
 
@@ -107,10 +108,18 @@ export const llama: Architecture<LlamaConfig> = {
   },
 };
 
+/** Radians a position; the core refuses more. */
+const mostFrequency = 1e6;
+
 /** base^(-2i / dims), divided by the file's factors (Llama 3) and the linear scale. [dims / 2] */
 function frequencies(c: LlamaConfig, factors: Float32Array | undefined): Float32Array {
   return Float32Array.from({ length: c.rotaryDims / 2 }, (_, i) => {
     const factor = (factors?.[i] ?? 1) * c.positionScale;
-    return c.rotaryBase ** ((-2 * i) / c.rotaryDims) / factor;
+    const frequency = c.rotaryBase ** ((-2 * i) / c.rotaryDims) / factor;
+    if (frequency >= 0 && frequency <= mostFrequency) return frequency;
+    throw new OutriderError(
+      "ERR_MODEL_FORMAT",
+      `rope_freqs.weight[${i}] is ${factors?.[i]}, which gives the rotary frequency ${frequency}, expected 0 to ${mostFrequency}`,
+    );
   });
 }

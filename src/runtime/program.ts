@@ -94,9 +94,9 @@ export class ProgramBuilder {
     same("gatedSilu", "x's width", x.width, `${gate.name}'s columns`, gate.columns);
     same("gatedSilu", `${gate.name}'s rows`, gate.rows, `${up.name}'s rows`, up.rows);
     if (gate.blockQuantised !== up.blockQuantised)
-      fail(
-        "gatedSilu",
-        `${gate.name} is ${gate.type} and ${up.name} is ${up.type}: both must be quantised or neither`,
+      throw new OutriderError(
+        "ERR_MODEL_UNSUPPORTED",
+        `gatedSilu: ${gate.name} is ${gate.type} and ${up.name} is ${up.type}: both must be quantised or neither`,
       );
     const out = this.#tensor("gated", gate.rows, x.perOutput);
     return this.#push("gated", [x], out, () => [x, gate, up, out]);
