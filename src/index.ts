@@ -10,6 +10,7 @@ export {
   type Prompt,
 } from "./api/model.js";
 export type { ScoreOptions, ScoreResult } from "./api/score.js";
+export type { PassTrace } from "./decoding/decode.js";
 export { acceptanceRate, type DecodeStats, tokensPerPass, tokensPerSecond } from "./decoding/stats.js";
 export type { Strategy } from "./decoding/strategies.js";
 export type { SamplingOptions } from "./engine/sampling.js";

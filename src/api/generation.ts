@@ -1,3 +1,4 @@
+import type { PassTrace } from "../decoding/decode.js";
 import type { DecodeStats } from "../decoding/stats.js";
 import { OutriderError } from "../errors.js";
 
@@ -13,6 +14,8 @@ export interface Piece {
   readonly drafted: number;
   readonly accepted: number;
   readonly drafter: string;
+  /** With `trace`: the pass as it was, tokens behind a stop string included. */
+  readonly pass?: PassTrace;
 }
 
 export interface GenerationResult {

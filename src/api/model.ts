@@ -56,6 +56,8 @@ export interface GenerateOptions extends SamplingOptions {
   readonly stop?: string | readonly string[] | undefined;
   /** Give the `top` most likely tokens beside every token, 0 (default) to 64. */
   readonly top?: number | undefined;
+  /** Say with every piece what its pass drafted, and where the guesses came from; default false. */
+  readonly trace?: boolean | undefined;
   /** Go on after an end-of-text token; default false. */
   readonly ignoreEnd?: boolean | undefined;
   readonly signal?: AbortSignal | undefined;
@@ -72,7 +74,19 @@ const generateKeys = [
     "frequencyPenalty",
     "logitBias",
   ],
-  ...["seed", "maxTokens", "strategy", "draftLength", "system", "raw", "stop", "top", "ignoreEnd", "signal"],
+  ...[
+    "seed",
+    "maxTokens",
+    "strategy",
+    "draftLength",
+    "system",
+    "raw",
+    "stop",
+    "top",
+    "trace",
+    "ignoreEnd",
+    "signal",
+  ],
 ];
 
 interface Resolved {
@@ -380,6 +394,7 @@ export class Model implements AsyncDisposable {
         maxTokens: resolved.maxTokens,
         endIds: options.ignoreEnd ? new Set() : this.tokenizer.endIds,
         top: resolved.top,
+        trace: options.trace ?? false,
         signal,
         stats,
       });
@@ -417,6 +432,7 @@ export class Model implements AsyncDisposable {
       drafted: step.drafted,
       accepted: Math.min(step.accepted, taken),
       drafter: step.drafter,
+      ...(step.pass ? { pass: step.pass } : undefined),
     };
   }
 }

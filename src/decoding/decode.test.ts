@@ -49,6 +49,7 @@ async function run({ fake, ...options }: Run = {}) {
     topLogprobs: steps.flatMap((step) => [...step.topLogprobs]),
     finish: steps.at(-1)!.finish,
     stats,
+    steps,
   };
 }
 
@@ -96,6 +97,29 @@ describe("decode", () => {
     expect(drafted.stats.passes).toBe(8);
     expect(acceptanceRate(drafted.stats)).toBe(1);
     expect(drafted.stats.acceptedByPosition).toEqual([8, 8, 8, 8]);
+  });
+
+  test("a trace says which drafts a pass verified and where they came from", async () => {
+    const plain = await run();
+    const [first, second] = plain.tokens as [number, number];
+    const wrong = (second + 1) % 16;
+    const tree = { tokens: [first, wrong, second], parents: [-1, 0, 0], probabilities: [1, 1, 1] };
+    const drafter = scripted(() => ({ ...tree, sources: ["a", "b", "c"] }));
+    const { steps } = await run({ drafter, maxTokens: 4, trace: true });
+    expect(steps[0]!.pass).toEqual({
+      tokens: plain.tokens.slice(0, 3),
+      drafted: [first, wrong, second],
+      parents: [-1, 0, 0],
+      sources: ["a", "b", "c"],
+      accepted: 2,
+      ms: expect.any(Number),
+    });
+    const named = await run({
+      drafter: scripted(() => ({ tokens: [1], probabilities: [1] }), "own"),
+      trace: true,
+    });
+    expect(named.steps[0]!.pass!.sources).toEqual(["own"]);
+    expect((await run()).steps[0]!.pass).toBeUndefined();
   });
 
   test("stops at an end token inside an accepted draft", async () => {
@@ -167,6 +191,7 @@ describe("decode", () => {
     ["a missing probability", { tokens: [1, 2], probabilities: [1] }],
     ["a parent behind its child", { tokens: [1, 2], parents: [1, -1], probabilities: [1, 1] }],
     ["a token that is not an id", { tokens: [1, 0.5], probabilities: [1, 1] }],
+    ["a missing source", { tokens: [1, 2], probabilities: [1, 1], sources: ["a"] }],
   ])("refuses %s", async (_, draft) => {
     await expect(run({ drafter: scripted(() => draft) })).rejects.toMatchObject({ param: "drafter" });
   });

@@ -16,6 +16,8 @@ export interface DecodeOptions {
   readonly endIds: ReadonlySet<number>;
   /** Give the `top` best tokens beside every emitted one, 0 (default) to 64. */
   readonly top?: number;
+  /** Give every step's `pass`; default false. */
+  readonly trace?: boolean;
   readonly signal?: AbortSignal | undefined;
   /** Counted up while decoding. */
   readonly stats?: DecodeStats;
@@ -25,6 +27,22 @@ export interface DecodeOptions {
 
 /** Why a text ended: an end token, `maxTokens`, or no place left in the context. */
 export type FinishReason = "end" | "length" | "context";
+
+/** What one pass did, for people who look at decoding. */
+export interface PassTrace {
+  /** [n] what the pass emitted: the accepted drafts, then the model's own token. */
+  readonly tokens: readonly number[];
+  /** [k] drafted tokens that the pass verified. */
+  readonly drafted: readonly number[];
+  /** [k] for each drafted token the index of the drafted one before it; -1: it follows the text. */
+  readonly parents: readonly number[];
+  /** [k] the drafter that guessed each. */
+  readonly sources: readonly string[];
+  /** How many of `tokens` were drafted. */
+  readonly accepted: number;
+  /** Milliseconds: drafting, the pass and bookkeeping. */
+  readonly ms: number;
+}
 
 /** What one pass emitted. */
 export interface DecodedStep {
@@ -41,6 +59,8 @@ export interface DecodedStep {
   /** Drafted tokens that the pass verified. */
   readonly drafted: number;
   readonly accepted: number;
+  /** Where asked for. */
+  readonly pass?: PassTrace;
   /** Set in the last step, and only there. */
   readonly finish?: FinishReason;
 }
@@ -60,7 +80,7 @@ export async function* decode(
   lastToken: number,
   options: DecodeOptions,
 ): AsyncGenerator<DecodedStep, void, undefined> {
-  const { drafter, planner, sampling, maxTokens, endIds, top = 0, signal } = options;
+  const { drafter, planner, sampling, maxTokens, endIds, top = 0, trace = false, signal } = options;
   const { stats = newStats(), now = () => performance.now() } = options;
   // The whole text, the last token included, must fit the context.
   const room = sequence.context - sequence.tokens.length - 1;
@@ -110,7 +130,15 @@ export async function* decode(
     stats.decodeMs += end - start;
 
     const finish = endIds.has(last) ? "end" : left <= 0 ? limitReason : undefined;
-    yield { tokens, ...selectRows(result, path, top), drafter: drafter.name, drafted, accepted, finish };
+    yield {
+      tokens,
+      ...selectRows(result, path, top),
+      drafter: drafter.name,
+      drafted,
+      accepted,
+      ...(trace ? { pass: traceOf(pass, draft, drafter.name, tokens, end - start) } : undefined),
+      finish,
+    };
     if (finish === "end") return;
   }
 }
@@ -129,6 +157,8 @@ interface Pass {
   readonly parents: number[];
   /** Tokens at the end of the pass that nobody drafted. */
   readonly padding: number;
+  /** For each drafted token of the pass its index in the draft. */
+  readonly chosen: readonly number[];
 }
 
 /** The last token, then those drafted tokens that are worth their place, then padding. */
@@ -141,6 +171,7 @@ function assemble(
 ): Pass {
   const tokens = [last];
   const parents = [-1];
+  const chosen: number[] = [];
   if (draft !== undefined && draft.tokens.length > 0) {
     checkDraft(draft, name);
     const place = new Map<number, number>([[-1, 0]]);
@@ -148,6 +179,7 @@ function assemble(
       if (tokens.length > most) break;
       const parent = draft.parents === undefined ? index - 1 : draft.parents[index]!;
       place.set(index, tokens.length);
+      chosen.push(index);
       tokens.push(draft.tokens[index]!);
       parents.push(place.get(parent)!);
     }
@@ -157,10 +189,28 @@ function assemble(
     parents.push(tokens.length - 1);
     tokens.push(last);
   }
-  return { tokens, parents, padding };
+  return { tokens, parents, padding, chosen };
 }
 
-function checkDraft({ tokens, parents, probabilities }: Draft, name: string): void {
+function traceOf(
+  pass: Pass,
+  draft: Draft | undefined,
+  name: string,
+  tokens: readonly number[],
+  ms: number,
+): PassTrace {
+  const end = pass.tokens.length - pass.padding;
+  return {
+    tokens,
+    drafted: pass.tokens.slice(1, end),
+    parents: pass.parents.slice(1, end).map((parent) => parent - 1),
+    sources: pass.chosen.map((index) => draft?.sources?.[index] ?? name),
+    accepted: tokens.length - 1,
+    ms,
+  };
+}
+
+function checkDraft({ tokens, parents, probabilities, sources }: Draft, name: string): void {
   const problem =
     tokens.length !== probabilities.length || (parents !== undefined && parents.length !== tokens.length)
       ? `${tokens.length} tokens with ${probabilities.length} probabilities and ${parents?.length ?? "no"} parents`
@@ -168,7 +218,9 @@ function checkDraft({ tokens, parents, probabilities }: Draft, name: string): vo
         ? "a parent that is not a token before its child"
         : tokens.some((token) => !Number.isInteger(token) || token < 0)
           ? "something that is not a token id"
-          : undefined;
+          : sources !== undefined && sources.length !== tokens.length
+            ? `${tokens.length} tokens with ${sources.length} sources`
+            : undefined;
   if (problem === undefined) return;
   throw new OutriderError("ERR_BAD_REQUEST", `The drafter "${name}" proposed ${problem}.`, {
     param: "drafter",

@@ -11,6 +11,8 @@ export interface Draft {
   readonly parents?: readonly number[];
   /** For each drafted token the estimated chance, 0 to 1, that it is accepted once its parent is. */
   readonly probabilities: readonly number[];
+  /** For each drafted token where the guess came from, for people who look at traces. Default: the drafter's name. */
+  readonly sources?: readonly string[];
 }
 
 /** What a finished pass computed, for drafters that learn from more than the emitted tokens. */
