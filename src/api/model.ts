@@ -14,7 +14,7 @@ import type { ModelConfig } from "../models/architecture.js";
 import { type ChatMessage, ChatTemplate, encodeChat } from "../text/chat-template.js";
 import { TextStream } from "../text/text-stream.js";
 import { type Tokenizer, tokenizerFromMetadata } from "../text/tokenizer.js";
-import { openGguf } from "../weights/gguf.js";
+import { openModelSource } from "../weights/open-model-source.js";
 import { ChatSession } from "./chat.js";
 import { Generation, type GenerationResult, type Piece } from "./generation.js";
 import { checkTokens, rejectUnknownKeys, wholeNumber } from "./options.js";
@@ -168,12 +168,12 @@ export class Model implements AsyncDisposable {
 
   /** @internal */
   static async open(file: string, options: EngineOptions): Promise<Model> {
-    await using gguf = await openGguf(file);
-    const tokenizer = tokenizerFromMetadata(gguf.metadata);
+    await using source = await openModelSource(file);
+    const tokenizer = tokenizerFromMetadata(source.metadata);
     const template =
       tokenizer.chatTemplate === undefined ? undefined : new ChatTemplate(tokenizer.chatTemplate);
     try {
-      const engine = await Engine.load(gguf, options);
+      const engine = await Engine.load(source, options);
       if (tokenizer.vocabSize > engine.config.vocab) {
         await engine[Symbol.asyncDispose]();
         throw new OutriderError(
@@ -181,11 +181,11 @@ export class Model implements AsyncDisposable {
           `${file}: the tokenizer has ${tokenizer.vocabSize} tokens, the model ${engine.config.vocab}`,
         );
       }
-      const name = gguf.metadata.get("general.name");
+      const name = source.metadata.get("general.name");
       return new Model(engine, tokenizer, template, {
         file,
         name: typeof name === "string" ? name : path.basename(file),
-        architecture: String(gguf.metadata.get("general.architecture")),
+        architecture: String(source.metadata.get("general.architecture")),
         config: engine.config,
         context: engine.context,
         threads: engine.core.threads,

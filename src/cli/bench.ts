@@ -1,6 +1,6 @@
 import { Engine } from "../engine/engine.js";
 import { embeddedModel, type Model, type Strategy } from "../index.js";
-import { openGguf } from "../weights/gguf.js";
+import { openModelSource } from "../weights/open-model-source.js";
 import { rounded } from "./answer.js";
 import { type CostCurve, measureCosts } from "./cost-curve.js";
 import { type BenchPrompt, measureDecoding, type Speed, speeds } from "./decoding-speed.js";
@@ -61,7 +61,7 @@ export async function bench(flags: BenchFlags): Promise<number> {
 
 async function withEngine<T>(flags: BenchFlags, work: (engine: Engine) => Promise<T>): Promise<T> {
   const { draftModel: _, ...options } = loadOptions(flags, process.env);
-  await using file = await openGguf(flags.model ?? embeddedModel);
+  await using file = await openModelSource(flags.model ?? embeddedModel);
   await using engine = await Engine.load(file, options);
   return await work(engine);
 }

@@ -2,7 +2,9 @@ import { OutriderError } from "../errors.js";
 import { embeddedModel } from "../index.js";
 import { memoryNeeded, planModel } from "../models/load.js";
 import { coreInfo } from "../runtime/native.js";
-import { type GgufFile, type MetadataValue, openGguf, type TensorInfo } from "../weights/gguf.js";
+import type { MetadataValue } from "../weights/gguf.js";
+import type { ModelSource, TensorInfo } from "../weights/model-source.js";
+import { openModelSource } from "../weights/open-model-source.js";
 import { usageError } from "./failure.js";
 import { instructionSetFrom } from "./options.js";
 import { count, megabytes, table } from "./table.js";
@@ -16,7 +18,7 @@ export interface InspectFlags {
 
 /** What a file says of itself and what running it would take; reads the header alone. */
 export async function inspect(source: string | undefined, flags: InspectFlags): Promise<number> {
-  await using file = await openGguf(source ?? embeddedModel);
+  await using file = await openModelSource(source ?? embeddedModel);
   const use = whatItTakes(file, flags);
   const instructionSets = { available: coreInfo().instructionSets, used: usedInstructionSet() };
   process.stdout.write(
@@ -30,7 +32,7 @@ type Use =
   | { readonly supported: false; readonly reason: string };
 
 /** A file that cannot be run can still be looked at. */
-function whatItTakes(file: GgufFile, { context, precise }: InspectFlags): Use {
+function whatItTakes(file: ModelSource, { context, precise }: InspectFlags): Use {
   try {
     const plan = planModel(file);
     const most = plan.config.context;
@@ -53,7 +55,7 @@ interface InstructionSets {
   readonly used: string;
 }
 
-function asText(file: GgufFile, use: Use, instructionSets: InstructionSets): string {
+function asText(file: ModelSource, use: Use, instructionSets: InstructionSets): string {
   const bold = (text: string) => paint(process.stdout, "bold", text);
   const section = (align: string, head: readonly string[], rows: readonly (readonly string[])[]) => {
     const [first, ...lines] = table(align, head, rows);
@@ -73,7 +75,8 @@ function asText(file: GgufFile, use: Use, instructionSets: InstructionSets): str
       ["file", ""],
       [
         [printable(file.path), megabytes(file.size)],
-        ["GGUF version", String(file.version)],
+        ["format", file.format],
+        ...(file.files.length > 1 ? [["files", String(file.files.length)]] : []),
       ],
     ),
     "",
@@ -153,7 +156,7 @@ export function groupTensors(tensors: Iterable<TensorInfo>): TensorGroup[] {
   return [...groups.values()];
 }
 
-function asJson(file: GgufFile, use: Use, instructionSets: InstructionSets): string {
+function asJson(file: ModelSource, use: Use, instructionSets: InstructionSets): string {
   const metadata = Object.fromEntries(
     [...file.metadata].map(([key, value]) => [key, typeof value === "object" ? shortValue(value) : value]),
   );
@@ -161,7 +164,8 @@ function asJson(file: GgufFile, use: Use, instructionSets: InstructionSets): str
     {
       file: file.path,
       size: file.size,
-      version: file.version,
+      format: file.format,
+      files: file.files,
       metadata,
       tensors: [...file.tensors.values()].map(({ name, type, shape, offset, bytes }) => ({
         name,

@@ -5,7 +5,7 @@ import { Core, type InstructionSet } from "../runtime/core.js";
 import { blockSize, KvCache } from "../runtime/kv-cache.js";
 import type { NativePass, NativeResult } from "../runtime/native.js";
 import { type Program, ProgramBuilder } from "../runtime/program.js";
-import type { GgufFile } from "../weights/gguf.js";
+import type { ModelSource } from "../weights/model-source.js";
 import { BlockPool } from "./block-table.js";
 import { CachedSequence } from "./cached-sequence.js";
 import { maxStep, type Sequence } from "./sequence.js";
@@ -82,7 +82,7 @@ export class Engine implements AsyncDisposable {
   }
 
   /** Loads the weights of a checked file. The file stays the caller's and may be closed afterwards. */
-  static async load(file: GgufFile, options: EngineOptions = {}): Promise<Engine> {
+  static async load(file: ModelSource, options: EngineOptions = {}): Promise<Engine> {
     const plan = planModel(file);
     checkOptions(options, plan.config);
     const core = new Core(options.threads, options.instructionSet);

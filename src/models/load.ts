@@ -1,7 +1,7 @@
 import { OutriderError } from "../errors.js";
 import { KvCache } from "../runtime/kv-cache.js";
 import { Arena, isWeightType, type Weight } from "../runtime/weight.js";
-import type { GgufFile, TensorInfo } from "../weights/gguf.js";
+import type { ModelSource, TensorInfo } from "../weights/model-source.js";
 import { packedBytes, packMatrix, readVector } from "../weights/pack.js";
 import type { Architecture, ModelConfig, ModelWeights, TensorSpec } from "./architecture.js";
 import { findArchitecture } from "./architectures.js";
@@ -18,7 +18,7 @@ export interface ModelPlan {
 }
 
 /** Finds the architecture and checks that each tensor it needs is there in the right shape and a known type. */
-export function planModel(file: GgufFile): ModelPlan {
+export function planModel(file: ModelSource): ModelPlan {
   const architecture = findArchitecture(file.metadata.get("general.architecture"), file.path);
   const config = architecture.config(new Metadata(file.metadata, file.path, architecture.name));
   const tensors = new Map<string, TensorInfo>();
@@ -74,7 +74,7 @@ export class LoadedWeights implements ModelWeights, Disposable {
    * the bytes done so far. Nothing stays behind when it throws.
    */
   static async load(
-    file: GgufFile,
+    file: ModelSource,
     plan: ModelPlan,
     onProgress?: (done: number, total: number) => void,
   ): Promise<LoadedWeights> {

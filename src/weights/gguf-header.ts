@@ -6,22 +6,8 @@
 import { quote } from "../errors.js";
 import { Cursor, defaultGgufLimits, EndOfBytes, type GgufLimits } from "./gguf-cursor.js";
 import { type MetadataValue, readMetadata } from "./gguf-metadata.js";
-import { layoutById, type WeightType } from "./weight-type.js";
-
-export interface TensorInfo {
-  readonly name: string;
-  readonly type: WeightType;
-  /** As in the file: `shape[0]` is the length of a row, whose weights are contiguous. At least one dimension. */
-  readonly shape: readonly number[];
-  /** The product of all dimensions but the first. */
-  readonly rows: number;
-  /** `shape[0]`. */
-  readonly columns: number;
-  /** Where the first byte is, from the start of the file. */
-  readonly offset: number;
-  /** Size in the file; `bytes / rows` is the size of one row. */
-  readonly bytes: number;
-}
+import type { TensorInfo } from "./model-source.js";
+import { layoutById } from "./weight-type.js";
 
 export interface GgufHeader {
   readonly version: number;

@@ -1,16 +1,16 @@
 import { OutriderError } from "../errors.js";
 import { type Arena, checkWeightType, Weight } from "../runtime/weight.js";
-import type { GgufFile, TensorInfo } from "./gguf.js";
+import type { ModelSource, TensorInfo } from "./model-source.js";
 
 /** Bytes that a tensor takes once it is packed. */
-export function packedBytes(file: GgufFile, tensor: TensorInfo): number {
+export function packedBytes(file: ModelSource, tensor: TensorInfo): number {
   const type = checkWeightType(tensor.type, `${file.path}: tensor ${tensor.name}`);
   return Weight.packedBytes(type, tensor.rows, tensor.columns);
 }
 
 /** A matrix, streamed from the file into the core's packed form. `onBytes` counts what was read. */
 export async function packMatrix(
-  file: GgufFile,
+  file: ModelSource,
   tensor: TensorInfo,
   onBytes?: (bytes: number) => void,
   arena?: Arena,
@@ -31,7 +31,7 @@ export async function packMatrix(
 
 /** A small tensor as float32 numbers: norms, biases, frequency factors. */
 export async function readVector(
-  file: GgufFile,
+  file: ModelSource,
   tensor: TensorInfo,
   onBytes?: (bytes: number) => void,
 ): Promise<Float32Array> {

@@ -2,7 +2,7 @@ import path from "node:path";
 import { Engine, type EngineOptions } from "../../src/engine/engine.js";
 import type { Sampling } from "../../src/engine/sampling.js";
 import type { Sequence } from "../../src/engine/sequence.js";
-import { openGguf } from "../../src/weights/gguf.js";
+import { openModelSource } from "../../src/weights/open-model-source.js";
 
 const root = path.resolve(import.meta.dirname, "../..");
 
@@ -18,8 +18,8 @@ export const goldenFolder = path.join(root, "test/goldens/arch");
 export const goldenModel = (name: string) => path.join(goldenFolder, `${name}.gguf`);
 
 export async function loadEngine(file: string, options: EngineOptions = {}): Promise<Engine> {
-  await using gguf = await openGguf(file);
-  return await Engine.load(gguf, options);
+  await using source = await openModelSource(file);
+  return await Engine.load(source, options);
 }
 
 export interface Continuation {
