@@ -1,16 +1,17 @@
-// Builds the native core, its tests and their sanitizer builds with g++.
-//   node scripts/build-native.mjs            the addon into native/prebuilt/
-//   node scripts/build-native.mjs --check    builds it elsewhere, compares the source hash of the committed one, tries both
-//   node scripts/build-native.mjs --test     operator and pool tests, plain
+// Builds the native core, its tests and their sanitizer builds. scripts/install-toolchains.sh installs the compilers.
+//   node scripts/build-native.mjs            the addons into native/prebuilt/, for every target whose compiler is there
+//   node scripts/build-native.mjs --check    builds them elsewhere, compares the source hashes of the committed ones
+//   node scripts/build-native.mjs --test     operator and pool tests, plain; those of other processors under QEMU
 //   node scripts/build-native.mjs --sanitize operator tests under address and undefined, the pool's under thread
 //   node scripts/build-native.mjs --addon-sanitized   the addon under address and undefined, for npm run fuzz
-import { execFile, execFileSync } from "node:child_process";
+//   --target linux-x64|linux-arm64           that target alone
+import { execFile, execFileSync, spawnSync } from "node:child_process";
 import { createHash } from "node:crypto";
 import { mkdirSync, readdirSync, readFileSync, statSync } from "node:fs";
 import { createRequire } from "node:module";
 import { availableParallelism } from "node:os";
 import path from "node:path";
-import { promisify } from "node:util";
+import { parseArgs, promisify } from "node:util";
 
 const root = path.resolve(import.meta.dirname, "..");
 const source = path.join(root, "native/src");
@@ -25,14 +26,30 @@ const common = [
   "-Wall",
   "-Wextra",
 ];
-const perFile = {
-  "kernels_avx2.cpp": ["-O3", "-mavx2", "-mfma", "-mf16c"],
-  "kernels_avx512.cpp": [
-    ..."-O3 -mavx512f -mavx512bw -mavx512vl -mavx512dq -mavx512vnni -mavx2 -mfma -mf16c".split(" "),
-    "-mprefer-vector-width=512",
-    "-Wno-maybe-uninitialized", // g++ 12 says it of its own intrinsics (bug 105593)
-  ],
+const targets = {
+  "linux-x64": {
+    compiler: "g++",
+    perFile: {
+      "kernels_avx2.cpp": ["-O3", "-mavx2", "-mfma", "-mf16c"],
+      "kernels_avx512.cpp": [
+        ..."-O3 -mavx512f -mavx512bw -mavx512vl -mavx512dq -mavx512vnni -mavx2 -mfma -mf16c".split(" "),
+        "-mprefer-vector-width=512",
+        "-Wno-maybe-uninitialized", // g++ 12 says it of its own intrinsics (bug 105593)
+      ],
+    },
+    emulator: [],
+  },
+  "linux-arm64": {
+    compiler: "aarch64-linux-gnu-g++",
+    perFile: {
+      "kernels_neon.cpp": ["-O3"],
+      "kernels_neon_dotprod.cpp": ["-O3", "-march=armv8.2-a+dotprod"],
+    },
+    emulator: ["qemu-aarch64", "-L", "/usr/aarch64-linux-gnu"],
+  },
 };
+const own = `${process.platform}-${process.arch}`;
+if (targets[own]) Object.assign(targets[own], { compiler: "g++", emulator: [] });
 const linking = ["-static-libstdc++", "-static-libgcc", "-pthread", "-Wl,--gc-sections"];
 
 /** SHA-256 over the core's sources and this script: what the committed addon must have been built from. */
@@ -52,8 +69,9 @@ export function builtHash(file) {
   return match?.[1];
 }
 
-async function compile(names, folder, flags) {
-  const out = path.join(root, "native/build", folder);
+async function compile(target, names, folder, flags) {
+  const { compiler, perFile } = targets[target];
+  const out = path.join(root, "native/build", target, folder);
   mkdirSync(out, { recursive: true });
   const newestHeader = Math.max(
     ...readdirSync(source)
@@ -76,7 +94,7 @@ async function compile(names, folder, flags) {
       "-o",
       object,
     ];
-    return { object, build: () => (fresh ? Promise.resolve() : run("g++", args)) };
+    return { object, build: () => (fresh ? Promise.resolve() : run(compiler, args)) };
   });
   const queue = [...jobs];
   const worker = async () => {
@@ -93,18 +111,18 @@ const coreFiles = () =>
   readdirSync(source)
     .filter((n) => n.endsWith(".cpp"))
     .map((n) => path.join(source, n));
-const target = `outrider.${process.platform}-${process.arch}.node`;
+const fileOf = (target) => `outrider.${target}.node`;
 
-async function buildAddon(file, folder = "release", flags = [], link = ["-s"]) {
+async function buildAddon(target, file, folder = "release", flags = [], link = ["-s"]) {
   const headers = createRequire(import.meta.url)("node-api-headers").include_dir;
-  const objects = await compile(coreFiles(), folder, [
+  const objects = await compile(target, coreFiles(), folder, [
     `-I${headers}`,
     `-DOUTRIDER_SOURCE_HASH="${sourceHash()}"`,
     "-ffunction-sections",
     ...flags,
   ]);
   mkdirSync(path.dirname(file), { recursive: true });
-  await run("g++", [
+  await run(targets[target].compiler, [
     "-shared",
     ...flags,
     ...objects,
@@ -118,48 +136,84 @@ async function buildAddon(file, folder = "release", flags = [], link = ["-s"]) {
   );
 }
 
-async function buildTest(name, folder, flags) {
+async function buildTest(target, name, folder, flags) {
   const files = coreFiles().filter((f) => path.basename(f) !== "addon.cpp");
-  const objects = await compile([...files, path.join(root, "native/tests", `${name}.cpp`)], folder, flags);
-  const file = path.join(root, "native/build", folder, name);
-  await run("g++", [...flags, ...objects, "-pthread", "-o", file]);
+  const tests = [...files, path.join(root, "native/tests", `${name}.cpp`)];
+  const objects = await compile(target, tests, folder, flags);
+  const file = path.join(root, "native/build", target, folder, name);
+  await run(targets[target].compiler, [...flags, ...objects, "-pthread", "-o", file]);
   return file;
 }
 
-async function runTests(folder, names, flags) {
+async function runTests(target, folder, names, flags) {
   for (const name of names) {
-    const file = await buildTest(name, folder, flags);
-    console.log(`\n${name} (${folder})`);
-    execFileSync(file, { stdio: "inherit" });
+    const [command, ...args] = [...targets[target].emulator, await buildTest(target, name, folder, flags)];
+    console.log(`\n${name} (${target}, ${folder})`);
+    execFileSync(command, args, { stdio: "inherit" });
   }
 }
 
-const mode = process.argv[2] ?? "";
-const prebuilt = path.join(root, "native/prebuilt", target);
-if (mode === "--check") {
-  if (builtHash(prebuilt) !== sourceHash()) {
-    console.error(
-      `native/prebuilt/${target} was built from other sources (${builtHash(prebuilt)}, now ${sourceHash()}). ` +
-        "Build it again: npm run native",
-    );
-    process.exit(1);
+const isInstalled = (command) => spawnSync(command, ["--version"], { stdio: "ignore" }).status === 0;
+
+/** The targets asked for: the named one, or all that can be built here. What is left out is said. */
+function chosenTargets(named) {
+  if (named !== undefined && !targets[named]) {
+    console.error(`unknown target ${named}, expected one of ${Object.keys(targets).join(", ")}`);
+    process.exit(2);
   }
-  const rebuilt = path.join(root, "native/build", target);
-  await buildAddon(rebuilt);
-  const require = createRequire(import.meta.url);
-  const [a, b] = [prebuilt, rebuilt].map((f) => require(f).info().sourceHash);
-  if (a !== b) throw new Error(`rebuilt addon says ${b}, the committed one ${a}`);
-} else if (mode === "--test") {
-  await runTests("tests", ["kernels_test", "pool_test"], []);
-} else if (mode === "--sanitize") {
+  return (named === undefined ? Object.keys(targets) : [named]).filter((name) => {
+    const missing = [targets[name].compiler, ...targets[name].emulator.slice(0, 1)].filter(
+      (c) => !isInstalled(c),
+    );
+    if (missing.length === 0) return true;
+    console.error(
+      `${name} is left out: ${missing.join(", ")} not found. scripts/install-toolchains.sh installs it`,
+    );
+    if (named !== undefined) process.exit(1);
+    return false;
+  });
+}
+
+const { values } = parseArgs({
+  options: {
+    target: { type: "string" },
+    check: { type: "boolean" },
+    test: { type: "boolean" },
+    sanitize: { type: "boolean" },
+    "addon-sanitized": { type: "boolean" },
+  },
+});
+const chosen = chosenTargets(values.target);
+const prebuilt = (target) => path.join(root, "native/prebuilt", fileOf(target));
+if (values.check) {
+  for (const target of values.target ? chosen : Object.keys(targets))
+    if (builtHash(prebuilt(target)) !== sourceHash()) {
+      console.error(
+        `native/prebuilt/${fileOf(target)} was built from other sources (${builtHash(prebuilt(target))}, ` +
+          `now ${sourceHash()}). Build it again: scripts/install-toolchains.sh && npm run native`,
+      );
+      process.exit(1);
+    }
+  for (const target of chosen) {
+    const rebuilt = path.join(root, "native/build", fileOf(target));
+    await buildAddon(target, rebuilt);
+    if (target !== own) continue;
+    const require = createRequire(import.meta.url);
+    const [a, b] = [prebuilt(target), rebuilt].map((f) => require(f).info().sourceHash);
+    if (a !== b) throw new Error(`rebuilt addon says ${b}, the committed one ${a}`);
+  }
+} else if (values.test) {
+  for (const target of chosen) await runTests(target, "tests", ["kernels_test", "pool_test"], []);
+} else if (values.sanitize) {
   const sanitized = ["-g", "-O1", "-fno-omit-frame-pointer"];
   await runTests(
+    own,
     "asan",
     ["kernels_test", "pool_test"],
     [...sanitized, "-fsanitize=address,undefined", "-fno-sanitize-recover=all"],
   );
-  await runTests("tsan", ["pool_test"], [...sanitized, "-fsanitize=thread"]);
-} else if (mode === "--addon-sanitized") {
+  await runTests(own, "tsan", ["pool_test"], [...sanitized, "-fsanitize=thread"]);
+} else if (values["addon-sanitized"]) {
   const flags = [
     "-g",
     "-O1",
@@ -167,10 +221,7 @@ if (mode === "--check") {
     "-fsanitize=address,undefined",
     "-fno-sanitize-recover=all",
   ];
-  await buildAddon(path.join(root, "native/build/sanitized", target), "addon-asan", flags, []);
-} else if (mode === "") {
-  await buildAddon(prebuilt);
-} else if (mode.startsWith("--")) {
-  console.error(`unknown option ${mode}`);
-  process.exit(2);
+  await buildAddon(own, path.join(root, "native/build/sanitized", fileOf(own)), "addon-asan", flags, []);
+} else {
+  for (const target of chosen) await buildAddon(target, prebuilt(target));
 }

@@ -8,6 +8,7 @@
 #pragma once
 #include <cstddef>
 #include <cstdint>
+#include <vector>
 
 namespace outrider {
 
@@ -119,8 +120,12 @@ struct Kernels {
 };
 
 const Kernels& reference();
-const Kernels* avx2();    // nullptr where this build has none; the caller checks the processor
+// The fast tables that this build has and this processor can run, best first.
+std::vector<const Kernels*> fastKernels();
+const Kernels* avx2();  // nullptr where this build has none; fastKernels checks the processor
 const Kernels* avx512();
+const Kernels* neon();
+const Kernels* neonDotprod();
 
 // Index into Kernels::matmulFloat and matmulQuantised (Q4_0 = 0 there).
 [[gnu::always_inline]] constexpr int floatIndex(WeightType type) {

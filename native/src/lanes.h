@@ -1,6 +1,7 @@
 // Sixteen lanes of float32 or int32: the width over which sums are defined (kernels.h), on every instruction set.
 // One set of operations, one back end per instruction set, chosen by what the including file is compiled for:
-// AVX-512 (one register) and AVX2 + FMA + F16C (two). Another back end is another section with the same names.
+// AVX-512 (one register), AVX2 + FMA + F16C (two), NEON and WebAssembly's SIMD128 (four, in the compiler's vector
+// types, which both of its compilers have). Another back end is another section with the same names.
 //
 // Everything is in an anonymous namespace and always inlined: an inline function with external linkage would be
 // emitted with this file's instructions and the linker could pick that copy for code that must run anywhere.
@@ -9,7 +10,13 @@
 #pragma GCC diagnostic ignored "-Wuninitialized"  // GCC 12's own avx512fintrin.h (GCC bug 105593)
 #pragma GCC diagnostic ignored "-Wmaybe-uninitialized"
 #endif
+#if defined(__x86_64__)
 #include <immintrin.h>
+#elif defined(__aarch64__)
+#include <arm_neon.h>
+#elif defined(__wasm_simd128__)
+#include <wasm_simd128.h>
+#endif
 
 #include <cstddef>
 #include <cstdint>
@@ -236,10 +243,223 @@ LANES_INLINE __m256 highHalf(Float a) { return a.b; }
 LANES_INLINE __m256i lowHalf(Int a) { return a.a; }
 LANES_INLINE __m256i highHalf(Int a) { return a.b; }
 
+#elif defined(__aarch64__) || defined(__wasm_simd128__)
+
+#if defined(__aarch64__)
+constexpr int kAccumulators = 6;  // of 32 registers
 #else
-#error "lanes.h: this file needs -mavx512f -mavx512bw -mavx512vl -mavx512dq, or -mavx2 -mfma -mf16c"
+constexpr int kAccumulators = 3;
 #endif
 
+typedef float Float4 [[gnu::vector_size(16)]];
+typedef int32_t Int4 [[gnu::vector_size(16)]];
+typedef uint32_t Unsigned4 [[gnu::vector_size(16)]];
+typedef int8_t Bytes16 [[gnu::vector_size(16)]];
+
+struct Float { Float4 a, b, c, d; };
+struct Int { Int4 a, b, c, d; };
+struct Mask { Int4 a, b, c, d; };  // all bits of a lane, or none
+
+LANES_INLINE Float4 loadFour(const float* p) { Float4 v; __builtin_memcpy(&v, p, 16); return v; }
+LANES_INLINE Int4 loadFour(const int32_t* p) { Int4 v; __builtin_memcpy(&v, p, 16); return v; }
+LANES_INLINE void storeFour(float* p, Float4 v) { __builtin_memcpy(p, &v, 16); }
+LANES_INLINE void storeFour(int32_t* p, Int4 v) { __builtin_memcpy(p, &v, 16); }
+LANES_INLINE Float4 broadcastFour(float f) { return Float4{f, f, f, f}; }
+LANES_INLINE Int4 broadcastFour(int32_t i) { return Int4{i, i, i, i}; }
+LANES_INLINE Float4 toFloatFour(Int4 v) { return __builtin_convertvector(v, Float4); }
+
+LANES_INLINE Float broadcast(float f) { const Float4 v = broadcastFour(f); return {v, v, v, v}; }
+LANES_INLINE Int broadcastInt(int32_t i) { const Int4 v = broadcastFour(i); return {v, v, v, v}; }
+LANES_INLINE Int laneIndex() { return {Int4{0, 1, 2, 3}, Int4{4, 5, 6, 7}, Int4{8, 9, 10, 11}, Int4{12, 13, 14, 15}}; }
+// The lanes begin <= i < end.
+LANES_INLINE Mask laneRange(int begin, int end) {
+  const Int i = laneIndex();
+  const Int4 from = broadcastFour(int32_t(begin)), to = broadcastFour(int32_t(end));
+  return {(i.a >= from) & (i.a < to), (i.b >= from) & (i.b < to), (i.c >= from) & (i.c < to), (i.d >= from) & (i.d < to)};
+}
+
+LANES_INLINE Float load(const float* p) { return {loadFour(p), loadFour(p + 4), loadFour(p + 8), loadFour(p + 12)}; }
+LANES_INLINE Int loadInt(const void* p) {
+  const int32_t* words = static_cast<const int32_t*>(p);
+  return {loadFour(words), loadFour(words + 4), loadFour(words + 8), loadFour(words + 12)};
+}
+LANES_INLINE void store(float* p, Float v) {
+  storeFour(p, v.a);
+  storeFour(p + 4, v.b);
+  storeFour(p + 8, v.c);
+  storeFour(p + 12, v.d);
+}
+LANES_INLINE void storeInt(int32_t* p, Int v) {
+  storeFour(p, v.a);
+  storeFour(p + 4, v.b);
+  storeFour(p + 8, v.c);
+  storeFour(p + 12, v.d);
+}
+// The first n lanes, 0 <= n <= 16; the others read as 0 and are not touched in memory.
+LANES_INLINE Float loadPart(const float* p, int n) {
+  if (n == 16) return load(p);
+  float part[16] = {};
+  for (int i = 0; i < n; i++) part[i] = p[i];
+  return load(part);
+}
+LANES_INLINE void storePart(float* p, Float v, int n) {
+  if (n == 16) return store(p, v);
+  float part[16];
+  store(part, v);
+  for (int i = 0; i < n; i++) p[i] = part[i];
+}
+LANES_INLINE Int4 widen(const uint16_t* p) {  // four 16-bit numbers without sign
+  typedef uint16_t Halves4 [[gnu::vector_size(8)]];
+  Halves4 v;
+  __builtin_memcpy(&v, p, 8);
+  return __builtin_convertvector(v, Int4);
+}
+LANES_INLINE Float loadBfloat(const void* p) {
+  const uint16_t* bits = static_cast<const uint16_t*>(p);
+  return {Float4(widen(bits) << 16), Float4(widen(bits + 4) << 16), Float4(widen(bits + 8) << 16), Float4(widen(bits + 12) << 16)};
+}
+LANES_INLINE Bytes16 everySecond(Bytes16 a, Bytes16 b) {
+  return __builtin_shufflevector(a, b, 0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 26, 28, 30);
+}
+LANES_INLINE void storeBytes(int8_t* p, Int v) {  // the low byte of each lane
+  const Bytes16 low = everySecond(Bytes16(v.a), Bytes16(v.b)), high = everySecond(Bytes16(v.c), Bytes16(v.d));
+  const Bytes16 bytes = everySecond(low, high);
+  __builtin_memcpy(p, &bytes, 16);
+}
+// 16 pairs (even, odd) in 32 consecutive floats.
+LANES_INLINE void loadPairs(const float* p, Float& even, Float& odd) {
+  const Float x = load(p), y = load(p + 16);
+  even = {__builtin_shufflevector(x.a, x.b, 0, 2, 4, 6), __builtin_shufflevector(x.c, x.d, 0, 2, 4, 6),
+          __builtin_shufflevector(y.a, y.b, 0, 2, 4, 6), __builtin_shufflevector(y.c, y.d, 0, 2, 4, 6)};
+  odd = {__builtin_shufflevector(x.a, x.b, 1, 3, 5, 7), __builtin_shufflevector(x.c, x.d, 1, 3, 5, 7),
+         __builtin_shufflevector(y.a, y.b, 1, 3, 5, 7), __builtin_shufflevector(y.c, y.d, 1, 3, 5, 7)};
+}
+LANES_INLINE void storePairs(float* p, Float even, Float odd) {
+  const Float4 evens[4] = {even.a, even.b, even.c, even.d}, odds[4] = {odd.a, odd.b, odd.c, odd.d};
+  for (int i = 0; i < 4; i++) {
+    storeFour(p + 8 * i, __builtin_shufflevector(evens[i], odds[i], 0, 4, 1, 5));
+    storeFour(p + 8 * i + 4, __builtin_shufflevector(evens[i], odds[i], 2, 6, 3, 7));
+  }
+}
+
+LANES_INLINE Float add(Float x, Float y) { return {x.a + y.a, x.b + y.b, x.c + y.c, x.d + y.d}; }
+LANES_INLINE Float sub(Float x, Float y) { return {x.a - y.a, x.b - y.b, x.c - y.c, x.d - y.d}; }
+LANES_INLINE Float mul(Float x, Float y) { return {x.a * y.a, x.b * y.b, x.c * y.c, x.d * y.d}; }
+LANES_INLINE Float div(Float x, Float y) { return {x.a / y.a, x.b / y.b, x.c / y.c, x.d / y.d}; }
+LANES_INLINE Mask greater(Float x, Float y) { return {x.a > y.a, x.b > y.b, x.c > y.c, x.d > y.d}; }
+LANES_INLINE Mask isNaN(Float x) { return {x.a != x.a, x.b != x.b, x.c != x.c, x.d != x.d}; }
+LANES_INLINE Mask either(Mask x, Mask y) { return {x.a | y.a, x.b | y.b, x.c | y.c, x.d | y.d}; }
+
+LANES_INLINE Int add(Int x, Int y) { return {x.a + y.a, x.b + y.b, x.c + y.c, x.d + y.d}; }
+LANES_INLINE Int sub(Int x, Int y) { return {x.a - y.a, x.b - y.b, x.c - y.c, x.d - y.d}; }
+LANES_INLINE Int mul(Int x, Int y) { return {x.a * y.a, x.b * y.b, x.c * y.c, x.d * y.d}; }
+LANES_INLINE Int bitAnd(Int x, Int y) { return {x.a & y.a, x.b & y.b, x.c & y.c, x.d & y.d}; }
+LANES_INLINE Int bitXor(Int x, Int y) { return {x.a ^ y.a, x.b ^ y.b, x.c ^ y.c, x.d ^ y.d}; }
+template <int n> LANES_INLINE Int shiftLeft(Int x) { return {x.a << n, x.b << n, x.c << n, x.d << n}; }
+template <int n> LANES_INLINE Int4 shiftRightFour(Int4 x) { return Int4(Unsigned4(x) >> n); }
+template <int n> LANES_INLINE Int shiftRight(Int x) {
+  return {shiftRightFour<n>(x.a), shiftRightFour<n>(x.b), shiftRightFour<n>(x.c), shiftRightFour<n>(x.d)};
+}
+template <int n> LANES_INLINE Int shiftRightSigned(Int x) { return {x.a >> n, x.b >> n, x.c >> n, x.d >> n}; }
+
+LANES_INLINE Float toFloat(Int x) { return {toFloatFour(x.a), toFloatFour(x.b), toFloatFour(x.c), toFloatFour(x.d)}; }
+LANES_INLINE Int asBits(Float x) { return {Int4(x.a), Int4(x.b), Int4(x.c), Int4(x.d)}; }
+LANES_INLINE Float asFloat(Int x) { return {Float4(x.a), Float4(x.b), Float4(x.c), Float4(x.d)}; }
+
+#if defined(__aarch64__)
+
+LANES_INLINE Int4 selectFour(Int4 m, Int4 yes, Int4 no) { return Int4(vbslq_s32(uint32x4_t(m), int32x4_t(yes), int32x4_t(no))); }
+LANES_INLINE Float4 loadHalfFour(const uint16_t* p) { return Float4(vcvt_f32_f16(vreinterpret_f16_u16(vld1_u16(p)))); }
+LANES_INLINE void storeHalfFour(uint16_t* p, Float4 v) { vst1_u16(p, vreinterpret_u16_f16(vcvt_f16_f32(float32x4_t(v)))); }
+LANES_INLINE Float4 fmaFour(Float4 x, Float4 y, Float4 z) { return Float4(vfmaq_f32(float32x4_t(z), float32x4_t(x), float32x4_t(y))); }
+LANES_INLINE unsigned bitsFour(Int4 m) { return unsigned(vaddvq_s32(int32x4_t(m & Int4{1, 2, 4, 8}))); }
+LANES_INLINE Float4 maxFour(Float4 x, Float4 y) { return Float4(selectFour(x > y, Int4(x), Int4(y))); }
+LANES_INLINE Float4 minFour(Float4 x, Float4 y) { return Float4(selectFour(x < y, Int4(x), Int4(y))); }
+// acc[c] += sum over i of w[i / 4][4 * c + i % 4] * x[i], i < 32: bytes with sign, x not -128.
+LANES_INLINE Int4 dot(Int4 acc, const Int4* w, const int8_t* x) {
+  const int8x16_t low = vld1q_s8(x), high = vld1q_s8(x + 16);
+#if defined(__ARM_FEATURE_DOTPROD)
+  int32x4_t sum = int32x4_t(acc);
+  sum = vdotq_laneq_s32(sum, int8x16_t(w[0]), low, 0);
+  sum = vdotq_laneq_s32(sum, int8x16_t(w[1]), low, 1);
+  sum = vdotq_laneq_s32(sum, int8x16_t(w[2]), low, 2);
+  sum = vdotq_laneq_s32(sum, int8x16_t(w[3]), low, 3);
+  sum = vdotq_laneq_s32(sum, int8x16_t(w[4]), high, 0);
+  sum = vdotq_laneq_s32(sum, int8x16_t(w[5]), high, 1);
+  sum = vdotq_laneq_s32(sum, int8x16_t(w[6]), high, 2);
+  sum = vdotq_laneq_s32(sum, int8x16_t(w[7]), high, 3);
+  return Int4(sum);
+#else
+  // Products in 16 bits, added in pairs: at most 2 * 128 * 127.
+  const auto step = [&](int32x4_t sum, Int4 four, int8x16_t quad) __attribute__((always_inline)) {
+    const int8x16_t bytes = int8x16_t(four);
+    return vpadalq_s16(sum, vpaddq_s16(vmull_s8(vget_low_s8(bytes), vget_low_s8(quad)), vmull_high_s8(bytes, quad)));
+  };
+  const int32x4_t lows = vreinterpretq_s32_s8(low), highs = vreinterpretq_s32_s8(high);
+  int32x4_t sum = int32x4_t(acc);
+  sum = step(sum, w[0], vreinterpretq_s8_s32(vdupq_laneq_s32(lows, 0)));
+  sum = step(sum, w[1], vreinterpretq_s8_s32(vdupq_laneq_s32(lows, 1)));
+  sum = step(sum, w[2], vreinterpretq_s8_s32(vdupq_laneq_s32(lows, 2)));
+  sum = step(sum, w[3], vreinterpretq_s8_s32(vdupq_laneq_s32(lows, 3)));
+  sum = step(sum, w[4], vreinterpretq_s8_s32(vdupq_laneq_s32(highs, 0)));
+  sum = step(sum, w[5], vreinterpretq_s8_s32(vdupq_laneq_s32(highs, 1)));
+  sum = step(sum, w[6], vreinterpretq_s8_s32(vdupq_laneq_s32(highs, 2)));
+  sum = step(sum, w[7], vreinterpretq_s8_s32(vdupq_laneq_s32(highs, 3)));
+  return Int4(sum);
+#endif
+}
+
+#else
+#error "no WebAssembly yet"
+#endif
+
+LANES_INLINE Float loadHalf(const void* p) {
+  const uint16_t* h = static_cast<const uint16_t*>(p);
+  return {loadHalfFour(h), loadHalfFour(h + 4), loadHalfFour(h + 8), loadHalfFour(h + 12)};
+}
+LANES_INLINE void storeHalf(uint16_t* p, Float v) {
+  storeHalfFour(p, v.a);
+  storeHalfFour(p + 4, v.b);
+  storeHalfFour(p + 8, v.c);
+  storeHalfFour(p + 12, v.d);
+}
+LANES_INLINE Float fma(Float x, Float y, Float z) {
+  return {fmaFour(x.a, y.a, z.a), fmaFour(x.b, y.b, z.b), fmaFour(x.c, y.c, z.c), fmaFour(x.d, y.d, z.d)};
+}
+LANES_INLINE Float max(Float x, Float y) {  // x > y ? x : y
+  return {maxFour(x.a, y.a), maxFour(x.b, y.b), maxFour(x.c, y.c), maxFour(x.d, y.d)};
+}
+LANES_INLINE Float min(Float x, Float y) {  // x < y ? x : y
+  return {minFour(x.a, y.a), minFour(x.b, y.b), minFour(x.c, y.c), minFour(x.d, y.d)};
+}
+LANES_INLINE unsigned bits(Mask m) {  // lane i is bit i
+  return bitsFour(m.a) | bitsFour(m.b) << 4 | bitsFour(m.c) << 8 | bitsFour(m.d) << 12;
+}
+LANES_INLINE Int select(Mask m, Int yes, Int no) {
+  return {selectFour(m.a, yes.a, no.a), selectFour(m.b, yes.b, no.b), selectFour(m.c, yes.c, no.c), selectFour(m.d, yes.d, no.d)};
+}
+LANES_INLINE Float select(Mask m, Float yes, Float no) { return asFloat(select(m, asBits(yes), asBits(no))); }
+
+LANES_INLINE float reduceAdd(Float v) {  // reduce16 of numbers.h
+  const Float4 four = (v.a + v.c) + (v.b + v.d);
+  const float low = four[0] + four[2], high = four[1] + four[3];
+  return low + high;
+}
+LANES_INLINE float reduceMax(Float v) {  // of lanes without NaN; the sign of a zero is not defined
+  const Float4 four = maxFour(maxFour(v.a, v.c), maxFour(v.b, v.d));
+  const float low = four[0] > four[2] ? four[0] : four[2], high = four[1] > four[3] ? four[1] : four[3];
+  return low > high ? low : high;
+}
+LANES_INLINE int32_t reduceAdd(Int v) {
+  const Int4 four = (v.a + v.c) + (v.b + v.d);
+  return (four[0] + four[2]) + (four[1] + four[3]);
+}
+
+#else
+#error "lanes.h: this file needs -mavx512f -mavx512bw -mavx512vl -mavx512dq, or -mavx2 -mfma -mf16c, or NEON, or -msimd128"
+#endif
+
+#if defined(__x86_64__)
 // From 16 lanes to one number. Both x86 back ends meet at two registers of eight.
 
 LANES_INLINE float reduceAdd(Float v) {  // reduce16 of numbers.h
@@ -260,6 +480,7 @@ LANES_INLINE int32_t reduceAdd(Int v) {
   const __m128i two = _mm_add_epi32(four, _mm_shuffle_epi32(four, _MM_SHUFFLE(1, 0, 3, 2)));
   return _mm_cvtsi128_si32(_mm_add_epi32(two, _mm_shuffle_epi32(two, 1)));
 }
+#endif
 
 LANES_INLINE Float negate(Float a) { return asFloat(bitXor(asBits(a), broadcastInt(INT32_MIN))); }
 LANES_INLINE Float absolute(Float a) { return asFloat(bitAnd(asBits(a), broadcastInt(INT32_MAX))); }

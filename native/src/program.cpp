@@ -18,26 +18,15 @@ const char* const kNames[kOpcodes] = {"embed", "rmsNorm", "quantise", "matmul", 
 
 size_t padded(size_t n) { return (n + kLanes - 1) / kLanes * kLanes; }
 
-bool supports(const std::string& name) {
-  if (name == "scalar") return true;
-#if defined(__x86_64__)
-  if (name == "avx2")
-    return avx2() && __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("f16c");
-  if (name == "avx512")
-    return avx512() && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
-           __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vnni");
-#endif
-  return false;
-}
-
 const Kernels& kernelsFor(const std::string& wanted) {
-  const std::string name = wanted.empty() ? instructionSets().front() : wanted;
-  if (!supports(name)) {
-    std::string known;
-    for (const std::string& n : instructionSets()) known += (known.empty() ? "" : ", ") + n;
-    throw CoreError("ERR_PLATFORM", "instruction set \"" + name.substr(0, 40) + "\" is not usable on this processor; usable: " + known);
-  }
-  return name == "avx512" ? *avx512() : name == "avx2" ? *avx2() : reference();
+  const std::vector<const Kernels*> fast = fastKernels();
+  if (wanted.empty() && !fast.empty()) return *fast.front();
+  for (const Kernels* table : fast)
+    if (table->name == wanted) return *table;
+  if (wanted.empty() || wanted == reference().name) return reference();
+  std::string known;
+  for (const std::string& name : instructionSets()) known += (known.empty() ? "" : ", ") + name;
+  throw CoreError("ERR_PLATFORM", "instruction set \"" + wanted.substr(0, 40) + "\" is not usable on this processor; usable: " + known);
 }
 
 // Share [begin, end) of `total` pieces for one of `chunks` chunks.
@@ -54,8 +43,8 @@ constexpr int kDecodingRows = 16;
 
 std::vector<std::string> instructionSets() {
   std::vector<std::string> usable;
-  for (const char* name : {"avx512", "avx2", "scalar"})
-    if (supports(name)) usable.push_back(name);
+  for (const Kernels* table : fastKernels()) usable.push_back(table->name);
+  usable.push_back(reference().name);
   return usable;
 }
 

@@ -365,10 +365,7 @@ void testSampling() {
 int main(int argc, char** argv) {
   const uint64_t seed = argc > 1 ? std::strtoull(argv[1], nullptr, 10) : 1;
   std::vector<const Kernels*> tables = {&reference()};
-#if defined(__x86_64__)
-  if (__builtin_cpu_supports("avx512vnni") && __builtin_cpu_supports("avx512bw") && avx512()) tables.push_back(avx512());
-  if (__builtin_cpu_supports("fma") && __builtin_cpu_supports("avx2") && avx2()) tables.push_back(avx2());
-#endif
+  for (const Kernels* t : fastKernels()) tables.push_back(t);
   for (const Kernels* t : tables) {
     table = t;
     state = seed;

@@ -1,6 +1,7 @@
 import { type Command, InvalidArgumentError, Option } from "commander";
 import { type Strategy, strategyNames } from "../decoding/strategies.js";
 import type { GenerateOptions, InstructionSet, LoadOptions } from "../index.js";
+import { instructionSets } from "../runtime/core.js";
 import { usageError } from "./failure.js";
 
 /** What every command that opens a model takes. */
@@ -96,9 +97,10 @@ export function answerOptions(command: Command): Command {
 /** `OUTRIDER_INSTRUCTION_SET`: for comparing instruction sets; the results are the same. */
 export function instructionSetFrom(env: NodeJS.ProcessEnv): InstructionSet | undefined {
   const value = env.OUTRIDER_INSTRUCTION_SET;
-  if (value === undefined || value === "avx512" || value === "avx2" || value === "scalar") return value;
+  const known = instructionSets.find((name) => name === value);
+  if (value === undefined || known) return known;
   throw usageError(
-    `the environment variable OUTRIDER_INSTRUCTION_SET is ${JSON.stringify(value)}, expected avx512, avx2 or scalar`,
+    `the environment variable OUTRIDER_INSTRUCTION_SET is ${JSON.stringify(value)}, expected one of ${instructionSets.join(", ")}`,
   );
 }
 

@@ -1,7 +1,9 @@
 import { availableParallelism } from "node:os";
 import { coreInfo, native, Owned } from "./native.js";
 
-export type InstructionSet = "avx512" | "avx2" | "scalar";
+/** Those of all builds; `coreInfo().instructionSets` has this machine's. */
+export const instructionSets = ["avx512", "avx2", "neon-dotprod", "neon", "scalar"] as const;
+export type InstructionSet = (typeof instructionSets)[number];
 
 /** Threads and an instruction set. The results do not depend on either. */
 export class Core extends Owned {

@@ -89,7 +89,7 @@ function load(): Addon {
     throw new OutriderError(
       "ERR_PLATFORM",
       `the native core for ${process.platform}-${process.arch} could not be loaded from ${file}. ` +
-        "Built so far: linux-x64 with glibc 2.31 or newer. " +
+        "Built so far: linux-x64 and linux-arm64 with glibc 2.36 or newer. " +
         "OUTRIDER_NATIVE=FILE names a core that you built yourself (npm run native). " +
         `Cause: ${cause instanceof Error ? cause.message.split("\n")[0] : String(cause)}`,
       { cause },
