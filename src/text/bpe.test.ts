@@ -7,7 +7,6 @@ test("the queue of merges gives the lowest rank, of equals the leftmost, in what
   const step = fc.oneof(
     fc.record({ rank: fc.nat({ max: RANKS - 1 }), position: fc.nat({ max: 40 }) }),
     fc.constant("pop" as const),
-    fc.constant("release" as const),
   );
   const property = fc.property(fc.array(step, { maxLength: 300, size: "max" }), (steps) => {
     const queue = new MergeQueue(RANKS);
@@ -15,9 +14,7 @@ test("the queue of merges gives the lowest rank, of equals the leftmost, in what
     const pop = () => expect(queue.pop()).toBe(expected.sort((a, b) => a - b).shift() ?? -1);
     for (const step of steps) {
       if (step === "pop") pop();
-      else if (step === "release") {
-        if (expected.length === 0) queue.release();
-      } else {
+      else {
         queue.push(step.rank, step.position);
         expected.push(step.rank * POSITIONS + step.position);
       }

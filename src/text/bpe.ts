@@ -2,43 +2,64 @@ import { OutriderError, quote } from "../errors.js";
 import { isControl, type Vocabulary } from "./vocabulary.js";
 
 /**
+ * Which two neighbours join to which token, and in what order. Ids from the number of tokens on are symbols that no
+ * token is: that number plus the code point or byte.
+ */
+export interface Pairs {
+  /** Ranks are below this. */
+  readonly ranks: number;
+  /** The rank of joining two symbols, the lower the sooner; -1 if they do not join. */
+  rank(left: number, right: number): number;
+  /** The token that two symbols of this rank make. */
+  joined(rank: number, left: number, right: number): number;
+}
+
+/**
  * The merges of a byte-pair encoding: which two tokens join to which third, the earlier in the list the sooner.
  * Rows sorted by (left, right) and searched by bisection: 0.6 MB for 49,000 merges, and no file can make it slow,
  * as it could a hash table.
  */
-export class Merges {
+export class Merges implements Pairs {
   /** Where the rows of each left token begin; one more entry than tokens + 1. */
   readonly #first: Int32Array;
   readonly #right: Int32Array;
   readonly #rank: Int32Array;
   /** The token that the merge of each rank makes. */
   readonly merged: Int32Array;
+  readonly ranks: number;
+  readonly #tokens: number;
 
   /**
-   * @param list merges as `"left right"` in order of rank; those that make a control token never apply
+   * @param list merges as `"left right"` or both parts, in order of rank; those that make a control token never apply
+   * @param where what errors call the list
    * Throws ERR_TOKENIZER with the index of a merge that is not of this form or of tokens that do not exist.
    */
-  constructor(list: readonly string[], { tokens, types, idOf }: Vocabulary) {
+  constructor(list: readonly Merge[], { tokens, types, idOf }: Vocabulary, where: string) {
     const n = list.length;
+    this.ranks = n;
+    this.#tokens = tokens.length;
     const left = new Int32Array(n);
     const right = new Int32Array(n);
     this.merged = new Int32Array(n);
     let made = -1;
     for (let rank = 0; rank < n; rank++) {
-      const text = list[rank]!;
-      const space = text.indexOf(" ", 1);
-      const a = text.slice(0, space);
-      const b = text.slice(space + 1);
-      if (space < 0 || b === "") throw badMerge(rank, text, "is not two tokens with a space between");
+      const merge = list[rank]!;
+      const [a, b] = typeof merge === "string" ? splitMerge(merge) : merge;
+      const fail = (problem: string) =>
+        new OutriderError(
+          "ERR_TOKENIZER",
+          `${where}[${rank}]: ${quote(typeof merge === "string" ? merge : merge.join(" "))} ${problem}`,
+        );
+      if (a === "" || b === "") throw fail("is not two tokens with a space between");
       // Trained vocabularies list what merges make in order: looking at the next one first saves 10 of 40 ms.
       const next = tokens[made + 1];
       const follows = next?.length === a.length + b.length && next.startsWith(a) && next.endsWith(b);
       const leftId = idOf.get(a);
       const rightId = idOf.get(b);
       const id = follows ? made + 1 : idOf.get(a + b);
-      if (leftId === undefined) throw badMerge(rank, text, `needs the token ${quote(a)}`);
-      if (rightId === undefined) throw badMerge(rank, text, `needs the token ${quote(b)}`);
-      if (id === undefined) throw badMerge(rank, text, `needs the token ${quote(a + b)}`);
+      if (leftId === undefined) throw fail(`needs the token ${quote(a)}`);
+      if (rightId === undefined) throw fail(`needs the token ${quote(b)}`);
+      if (id === undefined) throw fail(`needs the token ${quote(a + b)}`);
       left[rank] = leftId;
       right[rank] = rightId;
       this.merged[rank] = made = id;
@@ -53,8 +74,8 @@ export class Merges {
     this.#right = order.map((rank) => right[rank]!);
   }
 
-  /** The rank of the merge of two tokens, -1 if there is none. Ids from 0 to the number of tokens. */
   rank(left: number, right: number): number {
+    if (left >= this.#tokens) return -1;
     let low = this.#first[left]!;
     const end = this.#first[left + 1]!;
     let high = end;
@@ -65,6 +86,17 @@ export class Merges {
     }
     return low < end && this.#right[low] === right ? this.#rank[low]! : -1;
   }
+
+  joined(rank: number): number {
+    return this.merged[rank]!;
+  }
+}
+
+export type Merge = string | readonly [left: string, right: string];
+
+function splitMerge(merge: string): [string, string] {
+  const space = merge.indexOf(" ", 1);
+  return space < 0 ? ["", ""] : [merge.slice(0, space), merge.slice(space + 1)];
 }
 
 /** `order` sorted by `key` (0 to `count` - 1), and where each key begins (with room for one key more, unused). */
@@ -78,91 +110,103 @@ function countingSort(order: Int32Array, key: Int32Array, count: number) {
   return { order: sorted, first };
 }
 
-function badMerge(rank: number, text: string, problem: string): OutriderError {
-  return new OutriderError("ERR_TOKENIZER", `tokenizer.ggml.merges[${rank}]: ${quote(text)} ${problem}`);
-}
-
 /** Ranks and positions share the 53 bits of a queue entry. */
 export const POSITIONS = 2 ** 29;
 
+/** Joins between two pauses of a long word. */
+const STEP = 1 << 14;
+
 /**
- * Joins tokens until no merge applies: always the merge of lowest rank, of equals the leftmost.
- * A queue of possible merges makes it n log n; words of 4 MB are allowed, and the obvious loop is quadratic.
+ * Joins neighbours until none can be joined: always those of lowest rank, of equals the leftmost.
+ * A queue of possible joins makes it n log n; words of 4 MB are allowed, and the obvious loop is quadratic.
  */
 export class BytePairEncoder {
-  readonly #merges: Merges;
-  /** Bytes in each token. */
+  readonly #pairs: Pairs;
+  /** Cells of each token. */
   readonly #length: Int32Array;
   /**
-   * The word, a cell a byte. The first cell of a token holds its id, the last the complement of where it begins
-   * (unless it is also the first): neighbours without links.
+   * The word: a cell for each byte or UTF-16 unit. The first cell of a symbol holds its id, the last the complement
+   * of where it begins (unless it is also the first): neighbours without links.
    */
   #cells = new Int32Array(64);
-  /** Where a token begins: the rank of its merge with the next one, -1 if there is none. */
+  /** Where a symbol begins: the rank of joining it with the next one, -1 if they do not join. */
   #ranks = new Int32Array(64);
   readonly #queue: MergeQueue;
 
-  /** @param length bytes in each token, and 1 for the id after the last, which stands for a byte without a token */
-  constructor(merges: Merges, length: Int32Array) {
-    this.#merges = merges;
+  /** @param length cells that each token takes */
+  constructor(pairs: Pairs, length: Int32Array) {
+    this.#pairs = pairs;
     this.#length = length;
-    this.#queue = new MergeQueue(merges.merged.length);
+    this.#queue = new MergeQueue(pairs.ranks);
   }
 
-  /** Cells for a word of `n` bytes: put the id of each byte's token there, then call `encode`. */
+  /** Cells for a word of `n`: put the symbols there, as the class's comment on them says, then take `steps`. */
   cells(n: number): Int32Array {
-    if (n > this.#cells.length) this.#allocate(n);
+    if (n > this.#cells.length) {
+      this.#cells = new Int32Array(n);
+      this.#ranks = new Int32Array(n);
+    }
     return this.#cells;
   }
 
-  #allocate(n: number): void {
-    this.#cells = new Int32Array(n);
-    this.#ranks = new Int32Array(n);
-  }
-
-  /** Merges the first `n` cells and appends the tokens to `out`; bytes without a token are left out. */
-  encode(n: number, out: number[]): void {
+  /** Joins the symbols of the first `n` cells and appends them to `out`. Pauses after every few thousand. */
+  *steps(n: number, out: number[]): Generator<void, void, undefined> {
     const cells = this.#cells;
     const ranks = this.#ranks;
-    const length = this.#length;
     const queue = this.#queue;
-    const merges = this.#merges;
-    for (let at = 0; at < n; at++) {
-      const rank = at + 1 < n ? merges.rank(cells[at]!, cells[at + 1]!) : -1;
+    const pairs = this.#pairs;
+    let pause = STEP;
+    for (let at = 0; at < n; ) {
+      const next = at + this.#size(cells[at]!);
+      const rank = next < n ? pairs.rank(cells[at]!, cells[next]!) : -1;
       ranks[at] = rank;
       if (rank >= 0) queue.push(rank, at);
+      at = next;
+      if (--pause === 0) {
+        pause = STEP;
+        yield;
+      }
     }
     for (let entry = queue.pop(); entry >= 0; entry = queue.pop()) {
       const at = entry % POSITIONS;
       const rank = (entry - at) / POSITIONS;
-      if (ranks[at] !== rank) continue; // one of the two was joined to another token since
-      const id = merges.merged[rank]!;
-      ranks[at + length[cells[at]!]!] = -1;
+      if (ranks[at] !== rank) continue; // one of the two was joined to another since
+      const middle = at + this.#size(cells[at]!);
+      const end = middle + this.#size(cells[middle]!);
+      const id = pairs.joined(rank, cells[at]!, cells[middle]!);
+      ranks[middle] = -1;
       cells[at] = id;
-      const end = at + length[id]!;
       cells[end - 1] = ~at;
-      const after = end < n ? merges.rank(id, cells[end]!) : -1;
+      const after = end < n ? pairs.rank(id, cells[end]!) : -1;
       ranks[at] = after;
       if (at > 0) {
         const last = cells[at - 1]!;
         const start = last < 0 ? ~last : at - 1;
-        const before = merges.rank(cells[start]!, id);
+        const before = pairs.rank(cells[start]!, id);
         ranks[start] = before;
         if (before >= 0) queue.push(before, start);
       }
       if (after >= 0) queue.push(after, at);
+      if (--pause === 0) {
+        pause = STEP;
+        yield;
+      }
     }
-    const missing = length.length - 1;
     for (let at = 0; at < n; ) {
       const id = cells[at]!;
-      if (id !== missing) out.push(id);
-      at += length[id]!;
+      out.push(id);
+      at += this.#size(id);
+      if (--pause === 0) {
+        pause = STEP;
+        yield;
+      }
     }
-    // One huge word must not hold its memory for ever.
-    if (n > 1 << 16) {
-      this.#allocate(64);
-      queue.release();
-    }
+  }
+
+  /** Cells of a symbol: a token, or what no token is, one byte or the units of one code point. */
+  #size(id: number): number {
+    const tokens = this.#length.length;
+    return id < tokens ? this.#length[id]! : id - tokens > 0xffff ? 2 : 1;
   }
 }
 
@@ -221,15 +265,6 @@ export class MergeQueue {
     return listed;
   }
 
-  /** Gives back the memory of a long word; the queue is empty. */
-  release(): void {
-    this.#position = new Int32Array(64);
-    this.#next = new Int32Array(64);
-    this.#used = 0;
-    this.#free = -1;
-    this.#late.release();
-  }
-
   #allocate(): number {
     const entry = this.#free;
     if (entry >= 0) {
@@ -282,10 +317,6 @@ class MinHeap {
     }
     items[at] = item;
     return least;
-  }
-
-  release(): void {
-    this.#items = new Float64Array(64);
   }
 }
 

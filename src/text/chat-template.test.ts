@@ -345,10 +345,11 @@ test("BOS is there once if the tokenizer wants it", async () => {
 
 /** A plain object that answers as the tokenizer does. */
 function bind(tokenizer: Tokenizer): Tokenizer {
-  const { vocabSize, bosId, eosId, addBos, endIds, controlTokens, warnings } = tokenizer;
+  const { vocabSize, bosId, eosId, addBos, endIds, controlTokens, chatTemplates, warnings } = tokenizer;
   return {
-    ...{ vocabSize, bosId, eosId, addBos, endIds, controlTokens, warnings },
+    ...{ vocabSize, bosId, eosId, addBos, endIds, controlTokens, chatTemplates, warnings },
     encode: (text, options) => tokenizer.encode(text, options),
+    encodeAsync: (text, options) => tokenizer.encodeAsync(text, options),
     decode: (ids, options) => tokenizer.decode(ids, options),
     bytes: (id) => tokenizer.bytes(id),
     text: (id) => tokenizer.text(id),

@@ -244,11 +244,7 @@ export async function encodeChat(
     tools: guardStrings(options.tools, guard),
     variables: guardStrings(options.variables, guard),
   });
-  const ids: number[] = [];
-  for (const part of controlTokens.split(rendered)) {
-    if (typeof part === "number") ids.push(part);
-    else for (const id of tokenizer.encode(part.replaceAll(mark, ""))) ids.push(id);
-  }
+  const ids = await tokenizer.encodeAsync(rendered, { special: true, mark });
   if (tokenizer.addBos && bosId !== undefined && ids[0] !== bosId) ids.unshift(bosId);
   return ids;
 }

@@ -5,7 +5,8 @@ import fc from "fast-check";
 import { beforeAll, describe, expect, test } from "vitest";
 import { openGguf } from "../weights/gguf.js";
 import { byteCharacters } from "./byte-level.js";
-import { preTokenizer, words } from "./pre-tokenizer.js";
+import { preTokenizer } from "./pre-tokenizer.js";
+import { pieces } from "./split.js";
 import { type Tokenizer, tokenizerFromMetadata } from "./tokenizer.js";
 import { WordCache } from "./word-cache.js";
 
@@ -220,7 +221,7 @@ describe("2,000 seeded texts", () => {
 });
 
 describe("pre-tokenizers", () => {
-  const split = (name: string, text: string) => [...words(text, preTokenizer(name))];
+  const split = (name: string, text: string) => [...pieces(text, preTokenizer(name).rules)];
 
   test.each([
     ["smollm", "I'll  buy 123 apples   ", ["I", "'ll", " ", " buy", " ", "1", "2", "3", " apples", "   "]],
@@ -427,13 +428,13 @@ describe("bad metadata", () => {
 
   const cases: [change: Record<string, unknown>, code: string, message: string][] = [
     [{ "ggml.model": undefined }, "ERR_TOKENIZER", "tokenizer.ggml.model is missing"],
-    [{ "ggml.model": "llama" }, "ERR_MODEL_UNSUPPORTED", '"llama" is not supported; supported: gpt2'],
+    [{ "ggml.model": "bert" }, "ERR_MODEL_UNSUPPORTED", '"bert" is not supported; supported: gpt2, llama'],
     [{ "ggml.model": "__proto__" }, "ERR_MODEL_UNSUPPORTED", "__proto__"],
     [{ "ggml.pre": undefined }, "ERR_TOKENIZER", "tokenizer.ggml.pre is missing"],
     [
-      { "ggml.pre": "default\u0007" },
+      { "ggml.pre": "defaults\u0007" },
       "ERR_MODEL_UNSUPPORTED",
-      '"default\\u0007" is not supported; supported are smollm,',
+      '"defaults\\u0007" is not supported; supported are smollm,',
     ],
     [
       { "ggml.tokens": undefined },

@@ -1,7 +1,14 @@
 import { OutriderError, quote } from "../errors.js";
-import { bpeTokenizer } from "./bpe-tokenizer.js";
+import { byteLevelTokenizer, sentencePieceTokenizer } from "./gguf-tokenizers.js";
 import type { SpecialTokens } from "./special-tokens.js";
 import { requiredString, type Vocabulary, vocabularyFromMetadata } from "./vocabulary.js";
+
+export interface EncodeOptions {
+  /** Control tokens written out in the text become those tokens (default false: they are text). */
+  readonly special?: boolean;
+  /** A character that keeps control tokens from being recognised and is not encoded; see `SpecialTokens.guard`. */
+  readonly mark?: string;
+}
 
 /** Text to token ids and back. Ids are integers from 0 to `vocabSize` - 1; others are ERR_BAD_REQUEST. */
 export interface Tokenizer {
@@ -17,13 +24,14 @@ export interface Tokenizer {
   readonly controlTokens: SpecialTokens;
   /** The model's Jinja template for conversations. */
   readonly chatTemplate?: string;
+  /** All its templates by name; `chatTemplate` is the one called `default`. */
+  readonly chatTemplates: ReadonlyMap<string, string>;
   /** What was odd in the file and could be lived with. */
   readonly warnings: readonly string[];
-  /**
-   * The tokens of `text`; nothing is added. Lone surrogates count as U+FFFD.
-   * `special`: control tokens written out in the text become those tokens (default false: they are text).
-   */
-  encode(text: string, options?: { special?: boolean }): number[];
+  /** The tokens of `text`; nothing is added. Lone surrogates count as U+FFFD. */
+  encode(text: string, options?: EncodeOptions): number[];
+  /** The same, with a turn for the event loop every few milliseconds. Rejects with ERR_ABORTED on `signal`. */
+  encodeAsync(text: string, options?: EncodeOptions & { signal?: AbortSignal }): Promise<number[]>;
   /** The text of `ids`; bytes that are not UTF-8 become U+FFFD. `special`: with control tokens written out (default false). */
   decode(ids: Iterable<number>, options?: { special?: boolean }): string;
   /** The bytes that a token adds to the text; of a control token, its name in UTF-8; may be part of a character. */
@@ -36,7 +44,8 @@ export interface Tokenizer {
 
 const models: Record<string, (metadata: ReadonlyMap<string, unknown>, vocabulary: Vocabulary) => Tokenizer> =
   {
-    gpt2: bpeTokenizer,
+    gpt2: byteLevelTokenizer,
+    llama: sentencePieceTokenizer,
   };
 
 /**

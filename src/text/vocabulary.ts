@@ -22,11 +22,14 @@ export interface Vocabulary {
   readonly bosId?: number;
   readonly eosId?: number;
   readonly padId?: number;
+  /** Stands for text that no token does. */
+  readonly unknownId?: number;
   /** What the file says, if anything. */
   readonly addBos?: boolean;
   /** Tokens after which generation ends. */
   readonly endIds: ReadonlySet<number>;
-  readonly chatTemplate?: string;
+  /** Jinja templates for conversations by name; the usual one is `default`. */
+  readonly chatTemplates: ReadonlyMap<string, string>;
   readonly warnings: string[];
 }
 
@@ -35,7 +38,7 @@ export function isControl(types: Uint8Array, id: number): boolean {
   return types[id] === TokenType.control || types[id] === TokenType.unknown;
 }
 
-const MAX_TOKENS = 1 << 20;
+export const MAX_TOKENS = 1 << 20;
 /** Control and user-defined tokens are looked for at every character, so their length is time. */
 const MAX_SPECIAL_LENGTH = 1024;
 
@@ -56,12 +59,11 @@ const END_NAMES = [
   ],
   ...["<|end_of_text|>", "<end_of_utterance>"],
   ...["<|fim_pad|>", "<fim-pad>", "<fim_pad>", "<|fim_repo|>", "<|repo_name|>", "<fim-repo>", "<reponame>"],
-  "<|file_sep|>",
+  ...["<|file_sep|>", "<｜end▁of▁sentence｜>"],
 ];
 
 /** Reads and checks the vocabulary. Throws ERR_TOKENIZER naming the key and, in an array, the index. */
 export function vocabularyFromMetadata(metadata: ReadonlyMap<string, unknown>): Vocabulary {
-  const warnings: string[] = [];
   const tokens = readTokens(metadata);
   const idOf = new Map<string, number>();
   let texts = 0;
@@ -79,21 +81,41 @@ export function vocabularyFromMetadata(metadata: ReadonlyMap<string, unknown>): 
   const types = readTypes(metadata, tokens);
 
   const id = (name: string) => readId(metadata, `tokenizer.ggml.${name}_token_id`, tokens.length);
-  const bosId = id("bos");
-  const eosId = id("eos");
+  return checkVocabulary({
+    source: "tokenizer.ggml",
+    tokens,
+    types,
+    idOf,
+    bosId: id("bos"),
+    eosId: id("eos"),
+    padId: id("padding"),
+    unknownId: id("unknown"),
+    addBos: optional(metadata, "tokenizer.ggml.add_bos_token", "boolean"),
+    endIds: [id("eot"), id("eom")].filter((end) => end !== undefined),
+    chatTemplates: readTemplates(metadata),
+  });
+}
+
+/** Finds the tokens that end a text, and checks the special ones. Throws ERR_TOKENIZER. */
+export function checkVocabulary({
+  source,
+  endIds,
+  ...vocabulary
+}: Omit<Vocabulary, "endIds" | "warnings"> & { source: string; endIds: readonly number[] }): Vocabulary {
+  const { tokens, types, idOf, eosId } = vocabulary;
+  const warnings: string[] = [];
   if (eosId === undefined) {
-    warnings.push("tokenizer.ggml.eos_token_id is missing: generation may only end at its token limit");
+    warnings.push(`${source}.eos_token_id is missing: generation may only end at its token limit`);
   }
-  id("unknown");
-  const endIds = new Set([eosId, id("eot"), id("eom")].filter((end) => end !== undefined));
+  const ends = new Set(eosId === undefined ? endIds : [eosId, ...endIds]);
   for (const name of END_NAMES) {
     const end = idOf.get(name);
     if (end === undefined) continue;
-    endIds.add(end);
+    ends.add(end);
     if (types[end] === TokenType.control) continue;
     types[end] = TokenType.control;
     warnings.push(
-      `tokenizer.ggml.token_type[${end}]: ${quote(name)} is not marked as a control token; it is used as one`,
+      `${source}.token_type[${end}]: ${quote(name)} is not marked as a control token; it is used as one`,
     );
   }
   for (let token = 0; token < tokens.length; token++) {
@@ -102,21 +124,32 @@ export function vocabularyFromMetadata(metadata: ReadonlyMap<string, unknown>): 
       continue;
     throw new OutriderError(
       "ERR_TOKENIZER",
-      `tokenizer.ggml.tokens[${token}] has ${tokens[token]!.length} characters; a special token has at most ${MAX_SPECIAL_LENGTH}`,
+      `${source}.tokens[${token}] has ${tokens[token]!.length} characters; a special token has at most ${MAX_SPECIAL_LENGTH}`,
     );
   }
-  return {
-    tokens,
-    types,
-    idOf,
-    bosId,
-    eosId,
-    padId: id("padding"),
-    addBos: optional(metadata, "tokenizer.ggml.add_bos_token", "boolean"),
-    endIds,
-    chatTemplate: optional(metadata, "tokenizer.chat_template", "string"),
-    warnings,
-  };
+  return { ...vocabulary, endIds: ends, warnings };
+}
+
+/** Whether an added token is a sign to the program although the file does not say so, as llama.cpp's converter takes it. */
+export function looksSpecial(text: string): boolean {
+  return (
+    ["<pad>", "<mask>", "<2mass>", "[@BOS@]"].includes(text) ||
+    /^<[|｜].*[|｜]>$/s.test(text) ||
+    /^<unused\d+>$/.test(text)
+  );
+}
+
+/** `tokenizer.chat_template` and, for templates with another purpose, `tokenizer.chat_template.NAME`. */
+function readTemplates(metadata: ReadonlyMap<string, unknown>): ReadonlyMap<string, string> {
+  const key = "tokenizer.chat_template";
+  const templates = new Map<string, string>();
+  const usual = optional(metadata, key, "string");
+  if (usual !== undefined) templates.set("default", usual);
+  for (const name of metadata.keys()) {
+    if (!name.startsWith(`${key}.`)) continue;
+    templates.set(name.slice(key.length + 1), optional(metadata, name, "string")!);
+  }
+  return templates;
 }
 
 /** The string at `key`. Throws ERR_TOKENIZER if there is none. */
@@ -185,9 +218,18 @@ function readId(metadata: ReadonlyMap<string, unknown>, key: string, count: numb
   throw new OutriderError("ERR_TOKENIZER", `${key} is ${value}, expected 0 to ${count - 1}`);
 }
 
-function optional(metadata: ReadonlyMap<string, unknown>, key: string, type: "boolean"): boolean | undefined;
-function optional(metadata: ReadonlyMap<string, unknown>, key: string, type: "string"): string | undefined;
-function optional(metadata: ReadonlyMap<string, unknown>, key: string, type: "boolean" | "string") {
+/** The value at `key`, if any. Throws ERR_TOKENIZER if it has another type. */
+export function optional(
+  metadata: ReadonlyMap<string, unknown>,
+  key: string,
+  type: "boolean",
+): boolean | undefined;
+export function optional(
+  metadata: ReadonlyMap<string, unknown>,
+  key: string,
+  type: "string",
+): string | undefined;
+export function optional(metadata: ReadonlyMap<string, unknown>, key: string, type: "boolean" | "string") {
   const value = metadata.get(key);
   if (value !== undefined && typeof value !== type) throw wrongType(key, value, `a ${type}`);
   return value;
