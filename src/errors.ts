@@ -16,21 +16,34 @@ export type ErrorCode =
   | "ERR_RUNTIME"
   | "ERR_RUNTIME_NAN"
   | "ERR_PROGRAM"
-  | "ERR_PLATFORM";
+  | "ERR_PLATFORM"
+  | "ERR_GRAMMAR"
+  | "ERR_AUTH"
+  | "ERR_HOST"
+  | "ERR_NOT_FOUND"
+  | "ERR_METHOD"
+  | "ERR_TOO_LARGE"
+  | "ERR_MEDIA_TYPE"
+  | "ERR_BUSY"
+  | "ERR_TIMEOUT"
+  | "ERR_LOADING";
 
 /** Every error that Outrider throws on purpose. Test `code`, not the class: two installed copies then agree. */
 export class OutriderError extends Error {
   override readonly name: string = "OutriderError";
   /** The option or field at fault, e.g. `"temperature"` or `"messages[3].role"`. */
   readonly param?: string;
+  /** Numbers that a program may want, e.g. `n_prompt_tokens` and `n_ctx` of `ERR_CONTEXT`. */
+  readonly details?: Readonly<Record<string, number>>;
 
   constructor(
     readonly code: ErrorCode,
     message: string,
-    options?: ErrorOptions & { param?: string },
+    options?: ErrorOptions & { param?: string; details?: Readonly<Record<string, number>> },
   ) {
     super(message, options);
     if (options?.param !== undefined) this.param = options.param;
+    if (options?.details !== undefined) this.details = options.details;
   }
 }
 

@@ -11,7 +11,8 @@ const mayImport: Record<string, readonly string[]> = {
   engine: ["runtime", "weights", "models"],
   decoding: ["text", "engine"],
   api: ["weights", "text", "models", "engine", "decoding"],
-  cli: ["runtime", "weights", "text", "models", "engine", "decoding", "api", "index"],
+  server: ["text", "decoding", "api"],
+  cli: ["runtime", "weights", "text", "models", "engine", "decoding", "api", "index", "server"],
 };
 const root = path.resolve(import.meta.dirname, "../src");
 const shared = ["errors"];

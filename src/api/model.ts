@@ -307,7 +307,7 @@ export class Model implements AsyncDisposable {
       "ERR_CONTEXT",
       `the prompt has ${tokens} tokens, the context holds ${this.info.context}. Shorten it, or load the model ` +
         `with a larger context (--context; the model was trained for ${this.info.config.context})`,
-      { param: "prompt" },
+      { param: "prompt", details: { n_prompt_tokens: tokens, n_ctx: this.info.context } },
     );
   }
 

@@ -25,6 +25,16 @@ const exitCodes: Record<ErrorCode, number> = {
   ERR_RUNTIME_NAN: other,
   ERR_PROGRAM: other,
   ERR_PLATFORM: other,
+  ERR_GRAMMAR: usage,
+  ERR_AUTH: other,
+  ERR_HOST: other,
+  ERR_NOT_FOUND: other,
+  ERR_METHOD: other,
+  ERR_TOO_LARGE: other,
+  ERR_MEDIA_TYPE: other,
+  ERR_BUSY: other,
+  ERR_TIMEOUT: other,
+  ERR_LOADING: other,
 };
 
 /** What somebody typed is wrong. */

@@ -13,6 +13,7 @@ import {
   parseCount,
 } from "./options.js";
 import type { ScoreFlags } from "./score.js";
+import { type ServeFlags, serveOptionsOf } from "./serve-options.js";
 import type { VerifyFlags } from "./verify.js";
 
 const examples = `
@@ -23,6 +24,7 @@ Examples:
   outrider --model ./model.gguf --temperature 0.8 --seed 7 "Tell me a story."
   outrider generate --prompts questions.jsonl --json > answers.jsonl
   outrider inspect ./model.gguf                  what is in a file, and what it takes
+  outrider serve                                 OpenAI's API on http://127.0.0.1:8080
   outrider verify                                the same bits in every way, on this machine
   outrider bench                                 how fast, on this machine
 
@@ -111,6 +113,12 @@ export function commandLine(version: string): Command {
   outputOptions(draftModelOption(modelOptions(bench))).action(async (flags: BenchFlags) => {
     process.exitCode = await (await import("./bench.js")).bench(flags);
   });
+
+  serveOptionsOf(program.command("serve").description("answer over HTTP, as OpenAI's API does")).action(
+    async (flags: ServeFlags) => {
+      process.exitCode = await (await import("./serve.js")).serve(flags, version);
+    },
+  );
 
   program.hook("preSubcommand", (_, command) => passOn(program, command));
   return program;

@@ -1,0 +1,75 @@
+import { readFileSync } from "node:fs";
+import path from "node:path";
+import { OutriderError } from "../errors.js";
+import { embeddedModel } from "../index.js";
+import type { ModelSpec } from "../server/models.js";
+import { serve as startServer } from "../server/serve.js";
+import { interrupted, usageError } from "./failure.js";
+import { limitsFrom, type ServeFlags } from "./serve-options.js";
+
+/** Serves until SIGTERM or SIGINT: then answers under way get their time; a second signal ends at once. */
+export async function serve(flags: ServeFlags, version: string): Promise<number> {
+  let stop: () => void = () => undefined;
+  const told = new Promise<void>((resolve) => {
+    stop = resolve;
+  });
+  let signals = 0;
+  const onSignal = () => {
+    if (++signals > 1) process.exit(interrupted);
+    stop();
+  };
+  for (const signal of ["SIGINT", "SIGTERM"] as const) process.on(signal, onSignal);
+  const starting = startServer({
+    models: modelSpecs(flags),
+    version,
+    host: flags.host,
+    port: flags.port,
+    apiKeys: [...(flags.apiKey ?? []), ...envKeys(process.env)],
+    apiKeyHashes: flags.apiKeys === undefined ? [] : readHashes(flags.apiKeys),
+    insecure: flags.insecure,
+    allowHosts: flags.allowHost,
+    allowOrigins: flags.allowOrigin,
+    memoryBudget: flags.memoryBudget,
+    limits: limitsFrom(flags as Readonly<Record<string, unknown>>),
+    logLevel: flags.logLevel,
+    logPrompts: flags.logPrompts,
+  });
+  const server = await Promise.race([starting, told]);
+  if (!server) process.exit(0); // told to stop while the model was loading: nobody waits for an answer
+  process.stdout.write(`Outrider listens on ${server.url}\n`);
+  await told;
+  await server.close();
+  return 0;
+}
+
+export function modelSpecs({ model, draftModel, threads, context }: ServeFlags): ModelSpec[] {
+  const given = model ?? [`smollm2-135m-instruct=${embeddedModel}`];
+  return given.map((text, i) => {
+    const split = /^([A-Za-z0-9][\w.:/-]*)=(.+)$/s.exec(text);
+    const file = split?.[2] ?? text;
+    const name = split?.[1] ?? path.basename(file).replace(/\.gguf$/i, "");
+    return { name, source: { file, draftModel: i === 0 ? draftModel : undefined, threads, context } };
+  });
+}
+
+function envKeys({ OUTRIDER_API_KEY: key }: NodeJS.ProcessEnv): string[] {
+  if (key === undefined) return [];
+  if (key === "") throw usageError("the environment variable OUTRIDER_API_KEY is empty");
+  return [key];
+}
+
+/** One hash a line; empty lines and those that begin with # are comments. */
+function readHashes(file: string): string[] {
+  try {
+    const lines = readFileSync(file, "utf8")
+      .split("\n")
+      .map((line) => line.trim());
+    const hashes = lines.filter((line) => line !== "" && !line.startsWith("#"));
+    if (hashes.length > 0) return hashes;
+  } catch (cause) {
+    throw new OutriderError("ERR_PATH", `${file} cannot be read: ${(cause as NodeJS.ErrnoException).code}`, {
+      cause,
+    });
+  }
+  throw usageError(`${file} has no key in it`);
+}

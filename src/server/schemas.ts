@@ -1,0 +1,310 @@
+import { z } from "zod";
+import { strategyNames } from "../decoding/strategies.js";
+import type { Limits } from "./limits.js";
+
+/** A number; the message names the range. */
+const number = (least: number, most: number) => {
+  const error = `expected a number from ${least} to ${most}`;
+  return z.number({ error }).min(least, { error }).max(most, { error });
+};
+
+const whole = (least: number, most: number) => {
+  const error = `expected a whole number from ${least} to ${most === Number.MAX_SAFE_INTEGER ? "2^53 - 1" : most}`;
+  return z.int({ error }).min(least, { error }).max(most, { error });
+};
+
+/** Many clients send null for what they do not mean to set. */
+const optional = <T extends z.ZodType>(schema: T) => schema.nullish();
+
+/** A field of the API that has one value here: another would be ignored, so it is refused. */
+const only = <const V extends string | boolean>(value: V) =>
+  z.literal(value, { error: `only ${JSON.stringify(value)} is supported` });
+
+const list = <T extends z.ZodType>(item: T, least: number, most: number, things: string) => {
+  const error = `expected ${least} to ${most} ${things}`;
+  return z.array(item).min(least, { error }).max(most, { error });
+};
+
+const jsonObject = (maxBytes: number) =>
+  z.record(z.string(), z.unknown()).refine((value) => JSON.stringify(value).length <= maxBytes, {
+    error: `expected at most ${maxBytes} characters of JSON`,
+  });
+
+const outriderOptions = z
+  .strictObject({
+    strategy: optional(z.enum(strategyNames)).describe("How drafts are made; never changes the answer."),
+    draft_length: optional(whole(1, 32)).describe("Draft exactly so many tokens a pass."),
+    trace: optional(z.boolean()).describe("Say of every pass what it drafted; while streaming."),
+  })
+  .describe("Outrider's extension.");
+
+/** What decides how tokens are drawn and where a text ends: the same in all routes. */
+function samplingFields(limits: Limits) {
+  return {
+    model: optional(z.string().max(256)).describe("One of GET /v1/models; default: the first."),
+    temperature: optional(
+      number(0, 2).refine((value) => value === 0 || value >= 0.001, {
+        error: "expected 0 (always the most likely token) or 0.001 to 2",
+      }),
+    ).describe("Default 1; 0: always the most likely token."),
+    top_p: optional(number(0, 1).refine((value) => value > 0, { error: "expected more than 0, at most 1" })),
+    top_k: optional(whole(0, 2 ** 31 - 1)).describe("0: all tokens."),
+    min_p: optional(number(0, 1)),
+    repetition_penalty: optional(number(0.01, 100)),
+    presence_penalty: optional(number(-2, 2)),
+    frequency_penalty: optional(number(-2, 2)),
+    logit_bias: optional(
+      z
+        .record(z.string().regex(/^\d{1,10}$/, { error: "expected token ids as keys" }), number(-100, 100))
+        .refine((value) => Object.keys(value).length <= limits.logitBias, {
+          error: `expected at most ${limits.logitBias} entries`,
+        }),
+    ),
+    seed: optional(whole(0, Number.MAX_SAFE_INTEGER)).describe("Default: a random one, told in the answer."),
+    ignore_eos: optional(z.boolean()),
+    outrider: optional(outriderOptions),
+    user: optional(z.string().max(256)).describe("Taken and not used."),
+  };
+}
+
+const stop = optional(
+  z.union([
+    z.string().min(1, { error: "is empty; it would end every text at once" }),
+    list(z.string().min(1, { error: "is empty; it would end every text at once" }), 0, 16, "strings"),
+  ]),
+).describe("At most 16 strings of at most 256 bytes; the text ends before the first.");
+
+const streamFields = {
+  stream: optional(z.boolean()),
+  stream_options: optional(
+    z.strictObject({ include_usage: optional(z.boolean()), include_obfuscation: optional(only(false)) }),
+  ),
+};
+
+const textPart = z.strictObject({ type: z.literal("text"), text: z.string() });
+const text = z.union([z.string(), z.array(textPart).min(1)]);
+const name = optional(z.string().max(64));
+
+const toolCall = z.strictObject({
+  id: z.string().max(128),
+  type: z.literal("function"),
+  function: z.strictObject({ name: z.string().max(64), arguments: z.string() }),
+});
+
+const message = z.discriminatedUnion("role", [
+  z.strictObject({ role: z.literal("system"), content: text, name }),
+  z.strictObject({ role: z.literal("developer"), content: text, name }),
+  z.strictObject({ role: z.literal("user"), content: text, name }),
+  z.strictObject({
+    role: z.literal("assistant"),
+    content: optional(text),
+    name,
+    refusal: optional(z.string()),
+    tool_calls: optional(z.array(toolCall)),
+  }),
+  z.strictObject({ role: z.literal("tool"), content: text, tool_call_id: z.string().max(128) }),
+]);
+
+const functionName = z.string().regex(/^[a-zA-Z0-9_-]{1,64}$/, {
+  error: "expected 1 to 64 letters, digits, _ or -",
+});
+
+const responseFormat = (limits: Limits) =>
+  z.discriminatedUnion("type", [
+    z.strictObject({ type: z.literal("text") }),
+    z.strictObject({ type: z.literal("json_object") }),
+    z.strictObject({
+      type: z.literal("json_schema"),
+      json_schema: z.strictObject({
+        name: functionName,
+        description: optional(z.string()),
+        schema: jsonObject(limits.schema),
+        strict: optional(z.boolean()),
+      }),
+    }),
+  ]);
+
+export function chatRequest(limits: Limits) {
+  const tool = z.strictObject({
+    type: z.literal("function"),
+    function: z.strictObject({
+      name: functionName,
+      description: optional(z.string()),
+      parameters: optional(jsonObject(limits.schema)),
+      strict: optional(z.boolean()),
+    }),
+  });
+  return z.strictObject({
+    ...samplingFields(limits),
+    ...streamFields,
+    messages: list(message, 1, limits.messages, "messages"),
+    max_tokens: optional(whole(0, 2 ** 31 - 1)).describe("Default: what the context holds."),
+    max_completion_tokens: optional(whole(0, 2 ** 31 - 1)).describe("The newer name of max_tokens."),
+    n: optional(whole(1, limits.n)),
+    stop,
+    logprobs: optional(z.boolean()),
+    top_logprobs: optional(whole(0, limits.topLogprobs)),
+    response_format: optional(responseFormat(limits)),
+    tools: optional(list(tool, 0, limits.tools, "tools")),
+    tool_choice: optional(
+      z.union([
+        z.enum(["none", "auto", "required"]),
+        z.strictObject({ type: z.literal("function"), function: z.strictObject({ name: functionName }) }),
+      ]),
+    ),
+    parallel_tool_calls: optional(z.boolean()),
+    chat_template_kwargs: optional(jsonObject(limits.schema)).describe(
+      "More variables of the model's template.",
+    ),
+    metadata: optional(z.record(z.string().max(64), z.string().max(512))).describe("Taken and not used."),
+    store: optional(only(false)),
+  });
+}
+
+const tokenIds = z.array(whole(0, 2 ** 31 - 1));
+
+export function completionRequest(limits: Limits) {
+  return z.strictObject({
+    ...samplingFields(limits),
+    ...streamFields,
+    prompt: z
+      .union([z.string(), z.array(z.string()).min(1), tokenIds.min(1), z.array(tokenIds.min(1)).min(1)])
+      .describe("Taken as it is, no chat template: a text, token ids, or several of either."),
+    max_tokens: optional(whole(0, 2 ** 31 - 1)).describe("Default: what the context holds."),
+    n: optional(whole(1, limits.n)),
+    stop,
+    logprobs: optional(whole(0, limits.topLogprobs)),
+    echo: optional(only(false)),
+  });
+}
+
+const responseText = z.union([
+  z.string(),
+  z.array(
+    z.discriminatedUnion("type", [
+      z.strictObject({ type: z.literal("input_text"), text: z.string() }),
+      z.strictObject({
+        type: z.literal("output_text"),
+        text: z.string(),
+        annotations: optional(z.array(z.unknown()).max(0)),
+        logprobs: optional(z.array(z.unknown())),
+      }),
+    ]),
+  ),
+]);
+
+export function responsesRequest(limits: Limits) {
+  const item = z.union([
+    z.strictObject({
+      type: optional(z.literal("message")),
+      role: z.enum(["system", "developer", "user", "assistant"]),
+      content: responseText,
+      id: optional(z.string()),
+      status: optional(z.string()),
+    }),
+    z.strictObject({
+      type: z.literal("function_call"),
+      call_id: z.string().max(128),
+      name: z.string().max(64),
+      arguments: z.string(),
+      id: optional(z.string()),
+      status: optional(z.string()),
+    }),
+    z.strictObject({
+      type: z.literal("function_call_output"),
+      call_id: z.string().max(128),
+      output: z.string(),
+      id: optional(z.string()),
+      status: optional(z.string()),
+    }),
+  ]);
+  const { logit_bias: _, ...sampling } = samplingFields(limits);
+  return z.strictObject({
+    ...sampling,
+    input: z.union([z.string(), list(item, 1, limits.messages, "items")]),
+    instructions: optional(z.string()),
+    max_output_tokens: optional(whole(0, 2 ** 31 - 1)),
+    stream: optional(z.boolean()),
+    text: optional(
+      z.strictObject({
+        format: optional(
+          z.discriminatedUnion("type", [
+            z.strictObject({ type: z.literal("text") }),
+            z.strictObject({ type: z.literal("json_object") }),
+            z.strictObject({
+              type: z.literal("json_schema"),
+              name: functionName,
+              description: optional(z.string()),
+              schema: jsonObject(limits.schema),
+              strict: optional(z.boolean()),
+            }),
+          ]),
+        ),
+      }),
+    ),
+    tools: optional(
+      list(
+        z.strictObject({
+          type: z.literal("function"),
+          name: functionName,
+          description: optional(z.string()),
+          parameters: optional(jsonObject(limits.schema)),
+          strict: optional(z.boolean()),
+        }),
+        0,
+        limits.tools,
+        "tools",
+      ),
+    ),
+    tool_choice: optional(
+      z.union([
+        z.enum(["none", "auto", "required"]),
+        z.strictObject({ type: z.literal("function"), name: functionName }),
+      ]),
+    ),
+    parallel_tool_calls: optional(z.boolean()),
+    truncation: optional(only("disabled")),
+    store: optional(only(false)).describe("Nothing is stored: send the whole conversation."),
+    metadata: optional(z.record(z.string().max(64), z.string().max(512))),
+  });
+}
+
+export function embeddingsRequest(limits: Limits) {
+  return z.strictObject({
+    model: optional(z.string().max(256)),
+    input: z.union([
+      z.string(),
+      list(z.string(), 1, limits.inputs, "texts"),
+      tokenIds.min(1),
+      list(tokenIds.min(1), 1, limits.inputs, "token lists"),
+    ]),
+    encoding_format: optional(z.enum(["float", "base64"])),
+    user: optional(z.string().max(256)),
+    outrider: optional(
+      z.strictObject({
+        pooling: optional(z.enum(["mean", "last"])).describe("Of the final hidden states; default mean."),
+      }),
+    ),
+  });
+}
+
+export const tokenizeRequest = z.strictObject({
+  model: optional(z.string().max(256)),
+  content: z.string(),
+  add_special: optional(z.boolean()).describe("Begin as the model's prompts do; default false."),
+  parse_special: optional(z.boolean()).describe(
+    "Control tokens that are written out become those; default true.",
+  ),
+  with_pieces: optional(z.boolean()),
+});
+
+export const detokenizeRequest = z.strictObject({
+  model: optional(z.string().max(256)),
+  tokens: tokenIds,
+});
+
+export type ChatRequest = z.infer<ReturnType<typeof chatRequest>>;
+export type CompletionRequest = z.infer<ReturnType<typeof completionRequest>>;
+export type ResponsesRequest = z.infer<ReturnType<typeof responsesRequest>>;
+export type EmbeddingsRequest = z.infer<ReturnType<typeof embeddingsRequest>>;
+export type SamplingRequest = Pick<ChatRequest, keyof ReturnType<typeof samplingFields>>;

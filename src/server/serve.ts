@@ -1,0 +1,189 @@
+import { createServer, type Server as HttpServer } from "node:http";
+import type { AddressInfo, Socket } from "node:net";
+import { getRequestListener } from "@hono/node-server";
+import { type Logger, pino } from "pino";
+import { OutriderError, quote } from "../errors.js";
+import { isLoopback, sha256 } from "./access.js";
+import { createApp } from "./app.js";
+import { defaultLimits, type Limits } from "./limits.js";
+import { createMetrics } from "./metrics.js";
+import { type ModelSpec, Models } from "./models.js";
+import { firstComeFirstServed } from "./scheduler.js";
+
+export interface ServeOptions {
+  /** The first is loaded at once and meant by requests that name none; the others when they are first asked for. */
+  readonly models: readonly ModelSpec[];
+  readonly version: string;
+  /** Default 127.0.0.1. Another address than loopback needs API keys, or `insecure`. */
+  readonly host?: string;
+  /** Default 8080; 0: any that is free. */
+  readonly port?: number;
+  /** Keys in clear. */
+  readonly apiKeys?: readonly string[];
+  /** SHA-256 of keys, 64 hexadecimal digits each. */
+  readonly apiKeyHashes?: readonly string[];
+  readonly insecure?: boolean;
+  /** Names by which a proxy calls this server. */
+  readonly allowHosts?: readonly string[];
+  /** Pages that may use this server, `https://app.example`. */
+  readonly allowOrigins?: readonly string[];
+  /** Bytes for all loaded models together. */
+  readonly memoryBudget?: number | undefined;
+  readonly limits?: Partial<Limits>;
+  readonly logLevel?: string;
+  readonly logPrompts?: boolean;
+}
+
+/** A server that listens. */
+export interface Server {
+  readonly url: string;
+  readonly port: number;
+  /** Takes nothing new, gives answers under way their time, then ends. A second call waits for the first. */
+  close(): Promise<void>;
+}
+
+/** Listens, then loads the first model; rejects where the address cannot be had or that model cannot be loaded. */
+export async function serve(options: ServeOptions): Promise<Server> {
+  const limits: Limits = { ...defaultLimits, ...options.limits };
+  const bound = options.host ?? "127.0.0.1";
+  const keys = resolveKeys(options);
+  if (!isLoopback(bound) && keys.length === 0 && !options.insecure)
+    throw new OutriderError(
+      "ERR_BAD_REQUEST",
+      `${quote(bound)} can be reached by others: give an API key (--api-key, --api-keys, OUTRIDER_API_KEY), or say --insecure`,
+      { param: "host" },
+    );
+  const log = createLog(options.logLevel ?? "info");
+  let stopping = false;
+  let loaded = false;
+  const models = new Models(options.models, {
+    memoryBudget: options.memoryBudget,
+    scheduler: () => firstComeFirstServed(limits),
+    events: (model) => ({
+      onOutput: (line) => log.warn({ model, line }, "engine says"),
+      onExit: (exit) => log.error({ model, ...exit }, "engine ended"),
+      onReady: ({ pid, ms }) => log.info({ model, pid, ms }, "engine ready"),
+    }),
+  });
+  const metrics = createMetrics(() => models);
+  const app = createApp({
+    models,
+    metrics,
+    limits,
+    log,
+    keys,
+    deadline: limits.deadline,
+    version: options.version,
+    logPrompts: options.logPrompts ?? false,
+    host: {
+      bound,
+      keyed: keys.length > 0,
+      allowHosts: (options.allowHosts ?? []).map((name) => name.toLowerCase()),
+      allowOrigins: options.allowOrigins ?? [],
+    },
+    ready: () => loaded && !stopping,
+  });
+  const http = createServer(
+    {
+      headersTimeout: limits.headerTimeout,
+      // A body of the allowed size over a slow line.
+      requestTimeout: limits.headerTimeout + 60_000,
+      keepAliveTimeout: limits.idleTimeout,
+      connectionsCheckingInterval: Math.min(1000, limits.headerTimeout),
+    },
+    getRequestListener(app.fetch, { overrideGlobalObjects: false }),
+  );
+  limitSockets(http, limits);
+  await listen(http, options.port ?? 8080, bound);
+  const { port } = http.address() as AddressInfo;
+  const url = `http://${bound.includes(":") ? `[${bound}]` : bound}:${port}`;
+
+  let closing: Promise<void> | undefined;
+  const close = async () => {
+    stopping = true;
+    const ended = new Promise<void>((resolve) => http.close(() => resolve()));
+    http.closeIdleConnections();
+    const timer = setTimeout(() => http.closeAllConnections(), limits.drain);
+    await ended;
+    clearTimeout(timer);
+    await models.close();
+  };
+  const server: Server = {
+    url,
+    port,
+    close: () => {
+      closing ??= close();
+      return closing;
+    },
+  };
+  try {
+    (await models.lease(models.first)).release();
+    loaded = true;
+  } catch (error) {
+    if (!stopping) {
+      await server.close();
+      throw error;
+    }
+  }
+  return server;
+}
+
+function resolveKeys({ apiKeys = [], apiKeyHashes = [] }: ServeOptions): Buffer[] {
+  if (apiKeys.some((key) => key === ""))
+    throw new OutriderError("ERR_BAD_REQUEST", "an API key is empty", { param: "apiKeys" });
+  const wrong = apiKeyHashes.findIndex((hash) => !/^[0-9a-f]{64}$/i.test(hash));
+  if (wrong >= 0)
+    throw new OutriderError(
+      "ERR_BAD_REQUEST",
+      `the hash of API key ${wrong + 1} is not 64 hexadecimal digits (printf %s KEY | sha256sum)`,
+      { param: "apiKeyHashes" },
+    );
+  return [...apiKeys.map(sha256), ...apiKeyHashes.map((hash) => Buffer.from(hash, "hex"))];
+}
+
+/** To stderr, and never a header: a key must not get there. */
+function createLog(level: string): Logger {
+  return pino({ level, base: null }, pino.destination({ fd: 2, sync: true }));
+}
+
+/**
+ * At the limit the connection that has been silent longest makes room for a new one, so that a thousand sockets that
+ * say nothing keep nobody out.
+ */
+function limitSockets(http: HttpServer, { sockets: most, idleTimeout }: Limits): void {
+  const sockets = new Set<Socket>();
+  const busy = new WeakSet<Socket>();
+  http.on("connection", (socket) => {
+    sockets.add(socket);
+    socket.once("close", () => sockets.delete(socket));
+    socket.setTimeout(idleTimeout);
+    if (sockets.size <= most) return;
+    for (const silent of sockets) {
+      if (busy.has(silent)) continue;
+      silent.destroy(); // the oldest come first
+      return;
+    }
+    socket.destroy();
+  });
+  http.on("request", ({ socket }, response) => {
+    busy.add(socket);
+    socket.setTimeout(0); // an answer may take its time; the request's deadline ends it
+    response.once("close", () => {
+      busy.delete(socket);
+      if (sockets.delete(socket) && !socket.destroyed) sockets.add(socket); // the youngest again
+    });
+  });
+}
+
+function listen(http: HttpServer, port: number, host: string): Promise<void> {
+  return new Promise((resolve, reject) => {
+    http.once("error", (error: NodeJS.ErrnoException) =>
+      reject(
+        new OutriderError("ERR_RUNTIME", `cannot listen on ${host}:${port}: ${error.code ?? error.message}`, {
+          cause: error,
+        }),
+      ),
+    );
+    http.listen(port, host, resolve);
+  });
+}
