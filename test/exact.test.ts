@@ -352,6 +352,104 @@ test(`${numCases} random ways to the same text`, { timeout: 120_000 + numCases *
     expect([...pasts, ...drafts, ...sets, embedded.name].filter((what) => !seen.has(what))).toEqual([]);
 });
 
+interface Member {
+  readonly case: Case;
+  /** It is given up when the batch has made so many passes, and taken up again. */
+  readonly abortAt: number | undefined;
+  /** Chance that its reader is away for a turn of the event loop. */
+  readonly slow: number;
+}
+
+/** A text among others: its share of each pass comes and goes, and it may be given up in the middle of one. */
+async function runMember(m: Member, engine: Engine, random: Seeded, passes: Passes): Promise<Text> {
+  const c = m.case;
+  const prompt = c.model.prompts[c.prompt]!;
+  const continuation = (await reference(c.model, c.prompt, c.sampling)).tokens;
+  using sequence = engine.open(prompt);
+  const steps = noSteps();
+  const abort = new AbortController();
+  if (m.abortAt !== undefined) passes.onReaching(m.abortAt, () => abort.abort());
+  for (const signal of [abort.signal, undefined]) {
+    const written = [...prompt, ...steps.tokens];
+    using strategy = await openDraft(c, engine, continuation.slice(steps.tokens.length), random);
+    try {
+      await sequence.prefill(written.slice(sequence.tokens.length, -1), signal);
+      for await (const step of decode(sequence, written.at(-1)!, {
+        ...strategy,
+        sampling: samplingOf(c.model, c.prompt, c.sampling),
+        maxTokens: c.count - steps.tokens.length,
+        endIds: new Set(),
+        top,
+        signal,
+      })) {
+        passes.count();
+        steps.tokens.push(...step.tokens);
+        steps.logprobs.push(...step.logprobs);
+        steps.topTokens.push(...step.topTokens);
+        steps.topLogprobs.push(...step.topLogprobs);
+        if (random.chance(m.slow)) await new Promise(setImmediate);
+      }
+      break;
+    } catch (error) {
+      expect(error).toMatchObject({ code: "ERR_ABORTED" });
+    }
+  }
+  return text(steps, c.count);
+}
+
+class Passes {
+  #seen = 0;
+  readonly #waiting: [number, () => void][] = [];
+
+  onReaching(count: number, call: () => void): void {
+    this.#waiting.push([count, call]);
+  }
+
+  count(): void {
+    this.#seen++;
+    for (const [at, call] of this.#waiting) if (at === this.#seen) call();
+  }
+}
+
+const numBatches = Math.ceil(numCases / 4);
+test(`${numBatches} random batches in which every text is the text alone`, {
+  timeout: 120_000 + numBatches * 4000,
+}, async () => {
+  const sizes = new Set<number>();
+  for (let i = firstCase; i < firstCase + numBatches; i++) {
+    const random = new Seeded(1e6 + i);
+    const first = randomCase(random);
+    const slow = first.model === embedded && first.engine.instructionSet === "scalar";
+    const size = slow ? 2 : 1 + (i % 8);
+    const members = Array.from({ length: size }, (_, n): Member => {
+      const c = n === 0 ? first : randomCase(random);
+      return {
+        case: {
+          ...c,
+          model: first.model,
+          engine: first.engine,
+          prompt: slow ? 0 : c.prompt % first.model.prompts.length,
+          count: slow ? 6 : c.count,
+        },
+        abortAt: random.chance(0.3) ? random.integer(1, size * 10) : undefined,
+        slow: random.pick([0, 0, 0.2, 1]),
+      };
+    });
+    const engine = await engineOf(first.model, first.engine);
+    if (random.chance(0.5)) engine.forget();
+    const passes = new Passes();
+    const texts = await Promise.all(
+      members.map((m, n) => runMember(m, engine, new Seeded(1000 * i + n), passes)),
+    );
+    for (const [n, { case: c }] of members.entries()) {
+      const expected = text(await reference(c.model, c.prompt, c.sampling), c.count);
+      expect(difference(expected, texts[n]!), `${n} of ${size}: ${describeCase(c, i)}`).toBeUndefined();
+    }
+    sizes.add(size);
+  }
+  if (numBatches >= 50) expect(sizes.size).toBe(8);
+});
+
 const plain: Case = {
   model: embedded,
   prompt: 0,

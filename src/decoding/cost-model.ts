@@ -1,3 +1,4 @@
+import type { SharedPass } from "../engine/sequence.js";
 import { quantile, Recent } from "./recent.js";
 
 /** Passes longer than this are not planned: hardly a guess holds so long, and beyond it every token costs the same. */
@@ -45,6 +46,7 @@ export class CostModel {
   #single: number | undefined;
   readonly #seenAt: Float64Array;
   #passes = 0;
+  #shared: SharedPass | undefined;
 
   constructor(maxStep: number) {
     this.maxLength = Math.min(maxStep, MAX_LENGTH);
@@ -53,14 +55,29 @@ export class CostModel {
     this.#seenAt = new Float64Array(this.maxLength);
   }
 
-  /** The cost of a pass of 1 to `maxLength` tokens, as a multiple of one over a single token; never falls with n. */
+  /**
+   * The cost of a pass of `length` tokens, as a multiple of one over a single token; never falls with n. Beyond
+   * `maxLength`, where only several texts together come, every token costs what those before it did.
+   */
   relative(length: number): number {
-    return this.#relative[length - 1]!;
+    const most = this.maxLength;
+    if (length <= most) return this.#relative[length - 1]!;
+    const half = most >> 1;
+    const longest = this.#relative[most - 1]!;
+    const each = half === 0 ? longest : (longest - this.#relative[half - 1]!) / (most - half);
+    return longest + each * (length - most);
   }
 
   /** Milliseconds of a pass of 1 to `maxLength` tokens; undefined before the first pass. */
   ms(length: number): number | undefined {
     return this.#single === undefined ? undefined : this.#single * this.relative(length);
+  }
+
+  /** A pass that had rows of several texts; each of them tells, the first one counts. */
+  observeShared(pass: SharedPass): void {
+    if (pass === this.#shared || pass.filled > 0) return;
+    this.#shared = pass;
+    this.observe(pass.rows, pass.coreMs);
   }
 
   /** A pass of `length` tokens took so many milliseconds. */

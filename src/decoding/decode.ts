@@ -123,6 +123,7 @@ export async function* decode(
       proposed: draft?.tokens.length ?? 0,
       drafted,
       emitted: tokens.length,
+      shared: result.shared,
     });
     count(stats, pass, path);
     stats.coreMs += result.coreMs;

@@ -1,3 +1,4 @@
+import type { SharedPass } from "../engine/sequence.js";
 import { Calibration } from "./calibration.js";
 import type { CostModel } from "./cost-model.js";
 import type { Draft } from "./drafter.js";
@@ -17,6 +18,8 @@ export interface PassCost {
   readonly drafted: number;
   /** Tokens that the pass emitted. */
   readonly emitted: number;
+  /** Where other texts' rows were in the pass too. */
+  readonly shared?: SharedPass | undefined;
 }
 
 /** Decides how much to draft and how much of a draft is worth its pass. */
@@ -64,20 +67,26 @@ export function adaptiveLength(costs: CostModel): Planner {
   let accepted = 0;
   // What the next pass stakes on the draft, for `observe`.
   let stake = 0;
+  // Texts that made a step in the last pass, and the rows beside this one's own: what the next pass will have too.
+  let texts = 1;
+  let others = 0;
   const byDepth = new Calibration(new Array<number>(costs.maxLength).fill(DEPTH_PRIOR), DEPTH_STRENGTH);
 
-  /** In tokens for the cost of a single-token pass; plain decoding has 1. */
-  const rate = () => Math.max(1, tokens / cost);
+  /** In tokens for the cost of a single-token pass; plain decoding has 1, of several texts at a time more. */
+  const rate = () => Math.max(texts / costs.relative(texts), tokens / cost);
   const draftCost = () => {
     const single = costs.ms(1);
     return single === undefined || draftMsPerToken.size === 0 ? 0 : draftMsPerToken.quantile(0.5) / single;
   };
 
+  // The other texts' rows would be measured too.
+  const probe = () => (others === 0 ? costs.probe() : undefined);
+
   return {
     limit(most) {
       stake = 0;
       // A longer draft would push the length that is to be measured out of reach.
-      const longest = Math.min(most, (costs.probe() ?? costs.maxLength) - 1);
+      const longest = Math.min(most, (probe() ?? costs.maxLength) - 1);
       if (longest === 0) return 0;
       if (draftMsPerToken.size === 0 || idle >= RETRY_PASSES) return Math.min(longest, FIRST_DRAFT);
       const each = draftCost();
@@ -87,33 +96,41 @@ export function adaptiveLength(costs: CostModel): Planner {
       for (let depth = 0; depth < longest; depth++) {
         reach.push((reach[depth - 1] ?? 1) * byDepth.estimate(depth));
       }
-      return bestCount(reach, rate(), costs, each);
+      return bestCount(reach, rate(), costs, others, each);
     },
     get floor() {
       // A place in the pass at its average price; the exact price depends on how many follow.
-      const place = (costs.relative(costs.maxLength) - 1) / costs.maxLength;
+      const most = costs.maxLength;
+      const place = (costs.relative(others + most) - costs.relative(others + 1)) / most;
       return Math.min(1, rate() * (draftCost() + place));
     },
     choose(reach) {
       const order = reach.map((_, i) => i).sort((a, b) => reach[b]! - reach[a]! || a - b);
       const trust = Math.min(1, (accepted + TRUST_STRENGTH) / (claimed + TRUST_STRENGTH));
       const sorted = order.slice(0, costs.maxLength - 1).map((i) => trust * reach[i]!);
-      const chosen = order.slice(0, bestCount(sorted, rate(), costs, 0));
+      const chosen = order.slice(0, bestCount(sorted, rate(), costs, others, 0));
       stake = chosen.reduce((sum, i) => sum + reach[i]!, 0);
       return chosen.sort((a, b) => a - b);
     },
     padTo(length, most) {
-      const probe = costs.probe() ?? 0;
-      return probe <= most ? Math.max(length, probe) : length;
+      const wanted = probe() ?? 0;
+      return wanted <= most ? Math.max(length, wanted) : length;
     },
     observe(pass) {
-      costs.observe(pass.length, pass.coreMs);
+      const { shared } = pass;
+      if (shared === undefined) costs.observe(pass.length, pass.coreMs);
+      else costs.observeShared(shared);
+      texts = shared?.steps ?? 1;
+      others = shared === undefined ? 0 : shared.rows + shared.filled - pass.length;
       const single = costs.ms(1);
       const right = pass.emitted - 1;
       tokens = RATE_KEPT * tokens + pass.emitted;
       cost =
         RATE_KEPT * cost +
-        costs.relative(Math.min(pass.drafted + 1, costs.maxLength)) +
+        // Of a pass with others' steps each bears its part.
+        (shared === undefined
+          ? costs.relative(Math.min(pass.drafted + 1, costs.maxLength))
+          : costs.relative(shared.rows) / texts) +
         (single === undefined ? 0 : pass.draftMs / single);
       claimed = TRUST_KEPT * claimed + stake;
       accepted = TRUST_KEPT * accepted + right;
@@ -141,14 +158,24 @@ const RETRY_PASSES = 512;
 /** A drafter whose token costs less than this part of a pass may always look; only verifying is weighed. */
 const FREE_DRAFT = 0.01;
 
-/** How many of these tokens, best first, to put in a pass; `each` is what a token costs beside the pass. */
-function bestCount(reach: readonly number[], rate: number, costs: CostModel, each: number): number {
+/**
+ * How many of these tokens, best first, to put in a pass that has `others` rows beside this text's; `each` is what a
+ * token costs beside the pass.
+ */
+function bestCount(
+  reach: readonly number[],
+  rate: number,
+  costs: CostModel,
+  others: number,
+  each: number,
+): number {
   let best = 0;
   let bestGain = 0;
   let expected = 0;
   for (let count = 1; count <= reach.length; count++) {
     expected += reach[count - 1]!;
-    const gain = expected - rate * (costs.relative(count + 1) - 1 + each * count);
+    const more = costs.relative(others + count + 1) - costs.relative(others + 1);
+    const gain = expected - rate * (more + each * count);
     if (gain > bestGain) {
       best = count;
       bestGain = gain;

@@ -1,9 +1,8 @@
 import { OutriderError } from "../errors.js";
 import { blockSize } from "../runtime/kv-cache.js";
-import type { NativePass } from "../runtime/native.js";
 import type { BlockPool } from "./block-table.js";
 import type { Engine } from "./engine.js";
-import { type Adjustment, adjustments, adjusts, type Sampling } from "./sampling.js";
+import type { Part } from "./pass.js";
 import { maxStep, type Sequence, type StepOptions, type StepResult } from "./sequence.js";
 
 interface Pending {
@@ -45,45 +44,56 @@ export class CachedSequence implements Sequence {
     return this.#engine.context;
   }
 
-  async prefill(tokens: readonly number[], signal?: AbortSignal): Promise<void> {
-    this.#check(tokens.length);
-    await this.#exclusive(async () => {
-      for (let at = 0; at < tokens.length; at += this.#engine.prefillChunk) {
-        const chunk = tokens.slice(at, at + this.#engine.prefillChunk);
-        const parents = chainParents(chunk.length);
-        const { cells } = this.#place(chunk, parents);
-        await this.#engine.run(() => this.#pass(chunk, parents, cells), signal);
-        this.#tokens.push(...chunk);
-      }
+  prefill(tokens: readonly number[], signal?: AbortSignal): Promise<void> {
+    return this.#exclusive(tokens.length, (done, failed) => {
+      if (tokens.length === 0) return done();
+      let at = 0;
+      this.#engine.submit(this, {
+        kind: "prefill",
+        rows: tokens.length,
+        signal,
+        place: (count) => {
+          const chunk = tokens.slice(at, at + count);
+          const parents = chainParents(count);
+          return this.#part(chunk, parents, this.#place(chunk, parents).cells, undefined);
+        },
+        computed: (part) => {
+          this.#tokens.push(...part.tokens);
+          at += part.tokens.length;
+          if (at === tokens.length) done();
+        },
+        failed,
+      });
     });
   }
 
-  async step(tokens: readonly number[], options: StepOptions): Promise<StepResult> {
-    this.#check(tokens.length);
-    if (tokens.length === 0 || tokens.length > maxStep)
-      throw new OutriderError("ERR_BAD_REQUEST", `a step takes 1 to ${maxStep} tokens, not ${tokens.length}`);
-    const parents = options.parents ?? chainParents(tokens.length);
-    return this.#exclusive(async () => {
-      const { cells, scratch } = this.#place(tokens, parents);
-      try {
-        const result = await this.#engine.run(
-          () => this.#pass(tokens, parents, cells, options),
-          options.signal,
+  step(tokens: readonly number[], options: StepOptions): Promise<StepResult> {
+    return this.#exclusive(tokens.length, (done, failed) => {
+      if (tokens.length === 0 || tokens.length > maxStep)
+        throw new OutriderError(
+          "ERR_BAD_REQUEST",
+          `a step takes 1 to ${maxStep} tokens, not ${tokens.length}`,
         );
-        this.#pending = { tokens: [...tokens], parents, cells, scratch };
-        return {
-          picks: result.tokens,
-          logprobs: result.logprobs,
-          topTokens: result.topTokens ?? noTokens,
-          topLogprobs: result.topLogprobs ?? noLogprobs,
-          scores: result.scores,
-          logits: result.logits,
-          coreMs: result.milliseconds,
-        };
-      } catch (error) {
-        for (const block of scratch) this.#blocks.release(block);
-        throw error;
-      }
+      const parents = options.parents ?? chainParents(tokens.length);
+      let scratch: readonly number[] = [];
+      this.#engine.submit(this, {
+        kind: "step",
+        rows: tokens.length,
+        signal: options.signal,
+        place: () => {
+          const placed = this.#place(tokens, parents);
+          scratch = placed.scratch;
+          return this.#part(tokens, parents, placed.cells, options);
+        },
+        computed: (part, result) => {
+          this.#pending = { tokens: [...tokens], parents, cells: part.cells, scratch };
+          done(result!);
+        },
+        failed: (error) => {
+          for (const block of scratch) this.#blocks.release(block);
+          failed(error);
+        },
+      });
     });
   }
 
@@ -134,6 +144,7 @@ export class CachedSequence implements Sequence {
       throw new OutriderError("ERR_BAD_REQUEST", "a sequence was disposed of while a pass runs on it");
     if (this.#pending) this.keep([]);
     this.#open = false;
+    this.#engine.leave(this);
     this.#engine.retire(this);
   }
 
@@ -172,10 +183,14 @@ export class CachedSequence implements Sequence {
       );
   }
 
-  async #exclusive<T>(body: () => Promise<T>): Promise<T> {
+  async #exclusive<T = void>(
+    more: number,
+    start: (done: (value: T) => void, failed: (error: unknown) => void) => void,
+  ): Promise<T> {
+    this.#check(more);
     this.#running = true;
     try {
-      return await body();
+      return await new Promise<T>(start);
     } finally {
       this.#running = false;
     }
@@ -246,59 +261,16 @@ export class CachedSequence implements Sequence {
     while (this.#table.length > needed) this.#blocks.release(this.#table.pop()!);
   }
 
-  #pass(
+  #part(
     tokens: readonly number[],
     parents: readonly number[],
     cells: readonly number[],
-    step?: StepOptions,
-  ): NativePass {
-    const base = this.#tokens.length;
-    const rows = new Int32Array(tokens.length * 6);
-    for (let i = 0; i < tokens.length; i++) {
-      const parent = parents[i]!;
-      const position = parent < 0 ? base : rows[parent * 6 + 2]! + 1;
-      rows.set([tokens[i]!, 0, position, parent, cells[i]!, step ? 1 : 0], i * 6);
-    }
-    const outputs = step ? tokens.length : 0;
-    return {
-      rows,
-      tables: Int32Array.from(this.#table),
-      tableOffsets: Int32Array.of(0, this.#table.length),
-      settings: step ? repeatSettings(step.sampling, outputs) : new Float64Array(0),
-      scored: step?.score && Int32Array.from(step.score),
-      ...(step && adjusts(step.sampling) ? this.#adjustments(step.sampling, tokens, parents) : undefined),
-      top: step?.top ?? 0,
-      wantLogits: step?.logits ?? false,
-    };
-  }
-
-  #adjustments(sampling: Sampling, tokens: readonly number[], parents: readonly number[]) {
-    const offsets = new Int32Array(tokens.length + 1);
-    const lists: [number, Adjustment][] = [];
-    for (let i = 0; i < tokens.length; i++) {
-      const path: number[] = [];
-      for (let row = i; row >= 0; row = parents[row]!) path.unshift(tokens[row]!);
-      lists.push(...adjustments(sampling, [...this.#tokens, ...path]));
-      offsets[i + 1] = lists.length;
-    }
-    return {
-      adjustOffsets: offsets,
-      adjustTokens: Int32Array.from(lists, ([token]) => token),
-      adjustRepetition: Float32Array.from(lists, ([, a]) => a.repetition),
-      adjustAdd: Float32Array.from(lists, ([, a]) => a.add),
-    };
+    step: StepOptions | undefined,
+  ): Part {
+    return { tokens, parents, cells, history: this.#tokens, table: this.#table, step };
   }
 }
-
-const noTokens = new Int32Array(0);
-const noLogprobs = new Float32Array(0);
 
 function chainParents(length: number): number[] {
   return Array.from({ length }, (_, i) => i - 1);
-}
-
-function repeatSettings(s: Sampling, outputs: number): Float64Array {
-  const settings = new Float64Array(outputs * 5);
-  for (let i = 0; i < outputs; i++) settings.set([s.temperature, s.topK, s.topP, s.minP, s.seed], i * 5);
-  return settings;
 }

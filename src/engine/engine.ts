@@ -3,12 +3,12 @@ import type { ModelConfig } from "../models/architecture.js";
 import { LoadedWeights, type ModelPlan, memoryNeeded, planModel } from "../models/load.js";
 import { Core, type InstructionSet } from "../runtime/core.js";
 import { blockSize, KvCache } from "../runtime/kv-cache.js";
-import type { NativePass, NativeResult } from "../runtime/native.js";
 import { type Program, ProgramBuilder } from "../runtime/program.js";
 import type { ModelSource } from "../weights/model-source.js";
+import { Batcher, type Job } from "./batcher.js";
 import { BlockPool } from "./block-table.js";
 import { CachedSequence } from "./cached-sequence.js";
-import { maxStep, type Sequence } from "./sequence.js";
+import { maxOutputs, maxStep, type Sequence } from "./sequence.js";
 
 export interface EngineOptions {
   /** Threads of the native core, 1 to 64; default: one a processor core, at most 8. Never changes a result. */
@@ -32,8 +32,8 @@ const sequencesPerCache = 4;
 const maxIdle = 8;
 
 /**
- * A model in the core: passes over rows, and a key/value cache that sequences share. Passes run one after another, in
- * the order in which they were asked for.
+ * A model in the core: passes over rows, and a key/value cache that sequences share. What several sequences ask for at
+ * a time goes into one pass.
  */
 export class Engine implements AsyncDisposable {
   readonly #owned: Disposable[];
@@ -49,7 +49,7 @@ export class Engine implements AsyncDisposable {
   readonly core: Core;
   #idle: CachedSequence[] = [];
   #copies: { from: number[]; to: number[] } = { from: [], to: [] };
-  #queue: Promise<unknown> = Promise.resolve();
+  readonly #batcher: Batcher;
   #closed = false;
 
   private constructor(core: Core, weights: LoadedWeights, plan: ModelPlan, options: EngineOptions) {
@@ -64,10 +64,15 @@ export class Engine implements AsyncDisposable {
       sequencesPerCache * (Math.ceil(this.context / blockSize) + Math.ceil(maxStep / blockSize) + 1);
     this.#cache = new KvCache(config.layers, config.numKvHeads, config.headDim, blocks, precision);
     this.#blocks = new BlockPool(blocks);
+    const maxRows = Math.max(this.prefillChunk, maxOutputs);
+    this.#batcher = new Batcher({ maxRows, maxOutputs, prefillChunk: this.prefillChunk }, (pass, signal) => {
+      this.#applyCopies();
+      return this.#program.run(pass, signal);
+    });
     const builder = new ProgramBuilder({
       vocab: config.vocab,
-      maxRows: Math.max(this.prefillChunk, maxStep),
-      maxOutputs: maxStep,
+      maxRows,
+      maxOutputs,
       maxPosition: this.context,
       precise: options.precise ?? false,
     });
@@ -138,15 +143,15 @@ export class Engine implements AsyncDisposable {
     this.#idle = [];
   }
 
-  /** @internal One pass, after those asked for before. */
-  run(pass: () => NativePass, signal?: AbortSignal): Promise<NativeResult> {
+  /** @internal What a sequence wants of the next passes. */
+  submit(sequence: CachedSequence, job: Job): void {
     this.#checkOpen();
-    const result = this.#queue.then(() => {
-      this.#applyCopies();
-      return this.#program.run(pass(), signal);
-    });
-    this.#queue = result.catch(() => undefined);
-    return result;
+    this.#batcher.submit(sequence, job);
+  }
+
+  /** @internal The sequence asks for nothing more. */
+  leave(sequence: CachedSequence): void {
+    this.#batcher.leave(sequence);
   }
 
   /**
@@ -166,17 +171,21 @@ export class Engine implements AsyncDisposable {
   }
 
   #checkOpen(): void {
-    if (this.#closed) throw new OutriderError("ERR_DISPOSED", "the model was used after it was closed");
+    if (this.#closed) throw closed();
   }
 
   /** Waits for the running pass, then frees everything. A second call is harmless. */
   async [Symbol.asyncDispose](): Promise<void> {
     if (this.#closed) return;
     this.#closed = true;
-    await this.#queue;
+    await this.#batcher.close(closed());
     this.forget();
     for (const owned of this.#owned) owned[Symbol.dispose]();
   }
+}
+
+function closed(): OutriderError {
+  return new OutriderError("ERR_DISPOSED", "the model was used after it was closed");
 }
 
 function commonPrefix(a: readonly number[], b: readonly number[]): number {

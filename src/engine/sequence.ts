@@ -1,7 +1,9 @@
 import type { Sampling } from "./sampling.js";
 
-/** Most tokens that one step may take: rows of a pass whose logits are wanted. */
+/** Most tokens that one step may take. */
 export const maxStep = 64;
+/** Most rows of a pass whose logits are wanted, over all its steps; untouched rows of the logits take no memory. */
+export const maxOutputs = 128;
 
 /** What one pass asks of the engine, beside the tokens themselves. */
 export interface StepOptions {
@@ -34,7 +36,19 @@ export interface StepResult {
   readonly scores?: Float32Array;
   /** [n × vocab] where asked for, else empty. */
   readonly logits?: Float32Array;
-  /** Milliseconds inside the native core. */
+  /** Milliseconds of the pass inside the native core. */
+  readonly coreMs: number;
+  /** Where the pass had rows of other sequences too: one object for all of its steps. */
+  readonly shared?: SharedPass;
+}
+
+/** A pass over rows of several sequences. */
+export interface SharedPass {
+  /** Sequences that made a step, and the rows of all these steps. */
+  readonly steps: number;
+  readonly rows: number;
+  /** Rows of prompts. */
+  readonly filled: number;
   readonly coreMs: number;
 }
 
