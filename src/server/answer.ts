@@ -53,6 +53,7 @@ export async function* answer(
       const lease = await until(models.lease(model), turn.signal);
       observed.started();
       try {
+        for (const { prompt } of jobs) checkLength(prompt, lease.info.context);
         const texts = jobs.map((job) => lease.engine.generate(job, turn.signal));
         const results = yield* sideBySide(texts, observed.piece);
         for (const result of results) observed.finished(result);
@@ -110,6 +111,16 @@ function until<T extends { release(): void }>(promise: Promise<T>, signal: Abort
     signal.addEventListener("abort", onAbort, { once: true });
     promise.then(resolve, reject).finally(() => signal.removeEventListener("abort", onAbort));
   });
+}
+
+/** Far too many ids need not go to the model's process to be refused. */
+function checkLength(prompt: Job["prompt"], context: number): void {
+  if (!("tokens" in prompt) || prompt.tokens.length <= context) return;
+  throw new OutriderError(
+    "ERR_CONTEXT",
+    `the prompt has ${prompt.tokens.length} tokens, the context holds ${context}`,
+    { param: "prompt", details: { n_prompt_tokens: prompt.tokens.length, n_ctx: context } },
+  );
 }
 
 /** Four characters a token is near enough to put requests in order. */

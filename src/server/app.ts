@@ -13,7 +13,14 @@ import { describeError } from "./http-error.js";
 import { readJson } from "./json-body.js";
 import type { Limits } from "./limits.js";
 import { openApi } from "./openapi.js";
-import { chatRequest, completionRequest, detokenizeRequest, tokenizeRequest } from "./schemas.js";
+import { response, responseStream } from "./responses.js";
+import {
+  chatRequest,
+  completionRequest,
+  detokenizeRequest,
+  responsesRequest,
+  tokenizeRequest,
+} from "./schemas.js";
 import { streamEvents } from "./sse.js";
 import { validate } from "./validate.js";
 
@@ -130,8 +137,6 @@ export function createApp(options: AppOptions): Hono<Env> {
     const { status, body, retryAfter } = describeError(error);
     if (status >= 500) log.error({ requestId: c.get("caller")?.requestId, err: error }, "request failed");
     if (retryAfter !== undefined) c.header("retry-after", String(retryAfter));
-    // The rest of a body that was not read is not worth reading.
-    if (status === 413) c.header("connection", "close");
     if (status === 401) c.header("www-authenticate", "Bearer");
     c.status(status as never);
     return c.json(body);
@@ -181,6 +186,18 @@ function createRoutes(options: AppOptions): Route[] {
         ? await streamed(c, completionStream(options, caller, model, body, limits.n), "[DONE]")
         : c.json(await completion(options, caller, model, body, limits.n));
     }),
+    route(
+      "post",
+      "/v1/responses",
+      "Answer, in the newer form of OpenAI's API; nothing is kept.",
+      responsesRequest(limits),
+      async (c, body) => {
+        const [caller, model] = [c.get("caller"), c.get("model")!];
+        return body.stream
+          ? await streamed(c, responseStream(options, caller, model, body))
+          : c.json(await response(options, caller, model, body));
+      },
+    ),
     route("post", "/tokenize", "Text to token ids.", tokenizeRequest, async (c, body) => {
       const tokens = await withEngine(c, async (engine, signal) => {
         const ids = await engine.call(

@@ -52,13 +52,18 @@ async function readBytes(request: Request, limit: number): Promise<Uint8Array> {
   return Buffer.concat(chunks, length);
 }
 
+/** No request that means something has more. */
+const maxKeys = 65_536;
+
 /**
- * Refuses what JSON.parse would take and nobody means: nesting without end, a key twice (the last would win), and
+ * Refuses what JSON.parse would take and nobody means: nesting or fields without end, a key twice (the last would win), and
  * `__proto__`. Syntax is JSON.parse's to check.
  */
 export function checkStructure(text: string, maxDepth: number): void {
   const open: (Set<string> | undefined)[] = []; // of each object its keys, undefined for an array
   let keyNext = false;
+  let keys = 0;
+  let field: string | undefined; // of the body itself: what an error names
   for (let i = 0; i < text.length; i++) {
     switch (text.charCodeAt(i)) {
       case 0x7b: // {
@@ -69,6 +74,7 @@ export function checkStructure(text: string, maxDepth: number): void {
           throw new OutriderError(
             "ERR_BAD_REQUEST",
             `the body is nested more than ${maxDepth} deep at position ${i}`,
+            { param: field },
           );
         break;
       case 0x7d: // }
@@ -83,7 +89,14 @@ export function checkStructure(text: string, maxDepth: number): void {
         // "
         const start = i++;
         while (i < text.length && text.charCodeAt(i) !== 0x22) i += text.charCodeAt(i) === 0x5c ? 2 : 1;
-        if (keyNext) addKey(open.at(-1), text.slice(start, i + 1));
+        if (keyNext && ++keys > maxKeys)
+          throw new OutriderError("ERR_BAD_REQUEST", `the body has more than ${maxKeys} fields`, {
+            param: field,
+          });
+        if (keyNext) {
+          const key = addKey(open.at(-1), text.slice(start, i + 1));
+          if (open.length === 1) field = key.slice(0, 80);
+        }
         keyNext = false;
         break;
       }
@@ -91,13 +104,13 @@ export function checkStructure(text: string, maxDepth: number): void {
   }
 }
 
-function addKey(keys: Set<string> | undefined, literal: string): void {
+function addKey(keys: Set<string> | undefined, literal: string): string {
   let key = literal.slice(1, -1);
   if (key.includes("\\"))
     try {
       key = JSON.parse(literal);
     } catch {
-      return; // JSON.parse will say so of the whole
+      return key; // JSON.parse will say so of the whole
     }
   if (key === "__proto__" || keys?.has(key))
     throw new OutriderError(
@@ -106,4 +119,5 @@ function addKey(keys: Set<string> | undefined, literal: string): void {
       { param: key.slice(0, 80) },
     );
   keys?.add(key);
+  return key;
 }

@@ -35,7 +35,7 @@ export function openApi(routes: readonly Described[], version: string): object {
         requestBody: {
           required: true,
           content: {
-            "application/json": { schema: z.toJSONSchema(schema, { io: "input", unrepresentable: "any" }) },
+            "application/json": { schema: z.toJSONSchema(schema, { io: "output", unrepresentable: "any" }) },
           },
         },
       }),

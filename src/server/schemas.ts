@@ -20,9 +20,31 @@ const optional = <T extends z.ZodType>(schema: T) => schema.nullish();
 const only = <const V extends string | boolean>(value: V) =>
   z.literal(value, { error: `only ${JSON.stringify(value)} is supported` });
 
+/** Too long a list is refused before its items are looked at. */
 const list = <T extends z.ZodType>(item: T, least: number, most: number, things: string) => {
   const error = `expected ${least} to ${most} ${things}`;
-  return z.array(item).min(least, { error }).max(most, { error });
+  return z.preprocess((value, context) => {
+    if (Array.isArray(value) && (value.length < least || value.length > most)) {
+      context.addIssue({ code: "custom", message: error });
+      return z.NEVER;
+    }
+    return value;
+  }, z.array(item));
+};
+
+/** A record, refused before its values are looked at where it has too many. */
+const record = <T extends z.ZodType>(key: z.ZodString, value: T, most: number) => {
+  const error = `expected at most ${most} entries`;
+  return z.preprocess(
+    (given, context) => {
+      if (typeof given === "object" && given !== null && Object.keys(given).length > most) {
+        context.addIssue({ code: "custom", message: error });
+        return z.NEVER;
+      }
+      return given;
+    },
+    z.record(key, value),
+  );
 };
 
 const jsonObject = (maxBytes: number) =>
@@ -54,11 +76,11 @@ function samplingFields(limits: Limits) {
     presence_penalty: optional(number(-2, 2)),
     frequency_penalty: optional(number(-2, 2)),
     logit_bias: optional(
-      z
-        .record(z.string().regex(/^\d{1,10}$/, { error: "expected token ids as keys" }), number(-100, 100))
-        .refine((value) => Object.keys(value).length <= limits.logitBias, {
-          error: `expected at most ${limits.logitBias} entries`,
-        }),
+      record(
+        z.string().regex(/^\d{1,10}$/, { error: "expected token ids as keys" }),
+        number(-100, 100),
+        limits.logitBias,
+      ),
     ),
     seed: optional(whole(0, Number.MAX_SAFE_INTEGER)).describe("Default: a random one, told in the answer."),
     ignore_eos: optional(z.boolean()),
@@ -81,8 +103,9 @@ const streamFields = {
   ),
 };
 
+const maxParts = 1024;
 const textPart = z.strictObject({ type: z.literal("text"), text: z.string() });
-const text = z.union([z.string(), z.array(textPart).min(1)]);
+const text = z.union([z.string(), list(textPart, 1, maxParts, "parts")]);
 const name = optional(z.string().max(64));
 
 const toolCall = z.strictObject({
@@ -100,7 +123,7 @@ const message = z.discriminatedUnion("role", [
     content: optional(text),
     name,
     refusal: optional(z.string()),
-    tool_calls: optional(z.array(toolCall)),
+    tool_calls: optional(list(toolCall, 0, maxParts, "calls")),
   }),
   z.strictObject({ role: z.literal("tool"), content: text, tool_call_id: z.string().max(128) }),
 ]);
@@ -156,20 +179,60 @@ export function chatRequest(limits: Limits) {
     chat_template_kwargs: optional(jsonObject(limits.schema)).describe(
       "More variables of the model's template.",
     ),
-    metadata: optional(z.record(z.string().max(64), z.string().max(512))).describe("Taken and not used."),
+    metadata: optional(record(z.string().max(64), z.string().max(512), 16)).describe("Taken and not used."),
     store: optional(only(false)),
   });
 }
 
-const tokenIds = z.array(whole(0, 2 ** 31 - 1));
+const maxTokenId = 2 ** 31 - 1;
+const isTokenId = (id: unknown) =>
+  Number.isInteger(id) && (id as number) >= 0 && (id as number) <= maxTokenId;
+
+/** A million ids in a few milliseconds: one loop, and the first that is wrong. */
+const tokenIds = z
+  .array(z.any())
+  .superRefine((ids, context) => {
+    const wrong = ids.findIndex((id) => !isTokenId(id));
+    if (wrong >= 0) context.addIssue({ code: "custom", path: [wrong], message: "expected a token id" });
+  })
+  .meta({ items: { type: "integer", minimum: 0 } });
+
+/** A text, token ids, or up to `most` of either. What the first item is, all must be. */
+const texts = (most: number) =>
+  z
+    .any()
+    .superRefine((given: unknown, context) => {
+      const refuse = (path: number[], message: string) => context.addIssue({ code: "custom", path, message });
+      if (typeof given === "string") return;
+      if (!Array.isArray(given) || given.length === 0)
+        return refuse([], "expected a text, token ids, or an array of either");
+      const many = typeof given[0] === "string" || Array.isArray(given[0]);
+      if (many && given.length > most) return refuse([], `expected at most ${most} texts`);
+      for (const [i, item] of given.entries()) {
+        if (!many && !isTokenId(item)) return refuse([i], "expected a token id");
+        if (!many) continue;
+        if (typeof item !== typeof given[0] || (typeof item !== "string" && !(item.length > 0)))
+          return refuse([i], typeof given[0] === "string" ? "expected a text" : "expected token ids");
+        const wrong = typeof item === "string" ? -1 : (item as unknown[]).findIndex((id) => !isTokenId(id));
+        if (wrong >= 0) return refuse([i, wrong], "expected a token id");
+      }
+    })
+    .meta({
+      anyOf: [
+        { type: "string" },
+        { type: "array", items: { type: "string" }, minItems: 1, maxItems: most },
+        { type: "array", items: { type: "integer" }, minItems: 1 },
+        { type: "array", items: { type: "array", items: { type: "integer" }, minItems: 1 }, maxItems: most },
+      ],
+    }) as unknown as z.ZodType<string | string[] | number[] | number[][]>;
 
 export function completionRequest(limits: Limits) {
   return z.strictObject({
     ...samplingFields(limits),
     ...streamFields,
-    prompt: z
-      .union([z.string(), z.array(z.string()).min(1), tokenIds.min(1), z.array(tokenIds.min(1)).min(1)])
-      .describe("Taken as it is, no chat template: a text, token ids, or several of either."),
+    prompt: texts(limits.n).describe(
+      "Taken as it is, no chat template: a text, token ids, or several of either.",
+    ),
     max_tokens: optional(whole(0, 2 ** 31 - 1)).describe("Default: what the context holds."),
     n: optional(whole(1, limits.n)),
     stop,
@@ -180,7 +243,7 @@ export function completionRequest(limits: Limits) {
 
 const responseText = z.union([
   z.string(),
-  z.array(
+  list(
     z.discriminatedUnion("type", [
       z.strictObject({ type: z.literal("input_text"), text: z.string() }),
       z.strictObject({
@@ -190,6 +253,9 @@ const responseText = z.union([
         logprobs: optional(z.array(z.unknown())),
       }),
     ]),
+    0,
+    maxParts,
+    "parts",
   ),
 ]);
 
@@ -265,19 +331,14 @@ export function responsesRequest(limits: Limits) {
     parallel_tool_calls: optional(z.boolean()),
     truncation: optional(only("disabled")),
     store: optional(only(false)).describe("Nothing is stored: send the whole conversation."),
-    metadata: optional(z.record(z.string().max(64), z.string().max(512))),
+    metadata: optional(record(z.string().max(64), z.string().max(512), 16)),
   });
 }
 
 export function embeddingsRequest(limits: Limits) {
   return z.strictObject({
     model: optional(z.string().max(256)),
-    input: z.union([
-      z.string(),
-      list(z.string(), 1, limits.inputs, "texts"),
-      tokenIds.min(1),
-      list(tokenIds.min(1), 1, limits.inputs, "token lists"),
-    ]),
+    input: texts(limits.inputs),
     encoding_format: optional(z.enum(["float", "base64"])),
     user: optional(z.string().max(256)),
     outrider: optional(

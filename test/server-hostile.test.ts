@@ -1,0 +1,447 @@
+// What hostile, broken and impatient clients do, against the built server as a process.
+import { createHash } from "node:crypto";
+import { writeFileSync } from "node:fs";
+import http from "node:http";
+import net from "node:net";
+import { tmpdir } from "node:os";
+import path from "node:path";
+import { gzipSync } from "node:zlib";
+import { afterAll, beforeAll, describe, expect, test } from "vitest";
+import { eventsOf, type ServerProcess, startServer } from "./support/server.js";
+import { tinyChatModel } from "./support/tiny-chat-model.js";
+
+const tiny = tinyChatModel();
+let server: ServerProcess;
+beforeAll(async () => {
+  server = await startServer(["--model", `tiny=${tiny}`, "--max-header-timeout", "1500"]);
+});
+afterAll(() => server?.[Symbol.asyncDispose]());
+
+interface ErrorShape {
+  error: { message: string; type: string; code: string; param: string | null; [detail: string]: unknown };
+}
+
+async function refusal(response: Response): Promise<{ status: number } & ErrorShape["error"]> {
+  const { error } = (await response.json()) as ErrorShape;
+  return { status: response.status, ...error };
+}
+
+/** A request as bytes; what came back until the server closed, or for so long. */
+function raw(port: number, bytes: string | Buffer, waitMs = 1000): Promise<string> {
+  return new Promise((resolve) => {
+    const socket = net.connect(port, "127.0.0.1", () => socket.write(bytes));
+    let text = "";
+    const timer = setTimeout(() => socket.destroy(), waitMs);
+    socket.on("data", (chunk) => {
+      text += chunk;
+    });
+    socket.on("error", () => undefined);
+    socket.on("close", () => {
+      clearTimeout(timer);
+      resolve(text);
+    });
+  });
+}
+
+const chat = (fields: object = {}) => ({
+  messages: [{ role: "user", content: "hi" }],
+  max_tokens: 4,
+  temperature: 0,
+  ...fields,
+});
+const ask = (fields: object, to = server) => to.post("/v1/chat/completions", chat(fields));
+
+describe("bodies that are none", () => {
+  test.each([
+    ["empty", "", 400],
+    ["not JSON", "hello", 400],
+    ["cut", '{"messages":[{"role":"us', 400],
+    ["an array", "[]", 400],
+    ["null", "null", 400],
+    ["a key twice", '{"n":1,"n":2}', 400],
+    ["a key twice, escaped", '{"n":1,"\\u006e":2}', 400],
+    ["__proto__", '{"__proto__":{"n":1}}', 400],
+    ["depth 100,000", "[".repeat(100_000), 400],
+    ["5 MB", `{"prompt":"${"x".repeat(5 << 20)}"}`, 413],
+  ])("%s", async (_, body, status) => {
+    const response = await server.post("/v1/completions", undefined, { body });
+    expect(await refusal(response)).toMatchObject({ status, type: "invalid_request_error" });
+  });
+
+  test("bytes that are not UTF-8", async () => {
+    const body = Buffer.from([0x22, 0xff, 0xfe, 0x22]);
+    expect(await refusal(await server.post("/v1/completions", undefined, { body }))).toMatchObject({
+      status: 400,
+    });
+  });
+
+  test("a body without a length is refused while it is read", async () => {
+    const answer = await new Promise<{ status: number; sent: number }>((resolve, reject) => {
+      let sent = 0;
+      const request = http.request(`${server.url}/v1/completions`, {
+        method: "POST",
+        headers: { "content-type": "application/json" },
+      });
+      const chunk = Buffer.alloc(64 << 10, 0x20);
+      const timer = setInterval(() => {
+        if (sent < 64 << 20) sent += Number(request.write(chunk)) && chunk.length;
+      }, 1);
+      request.on("response", (response) => {
+        clearInterval(timer);
+        resolve({ status: response.statusCode!, sent });
+        request.destroy();
+      });
+      request.on("error", reject);
+    });
+    expect(answer.status).toBe(413);
+    expect(answer.sent).toBeLessThan(8 << 20);
+  });
+
+  test("compressed bodies are not unpacked", async () => {
+    const body = gzipSync(Buffer.alloc(64 << 20, 0x20));
+    const response = await server.post("/v1/completions", undefined, {
+      body,
+      headers: { "content-encoding": "gzip" },
+    });
+    expect(await refusal(response)).toMatchObject({ status: 415, code: "ERR_MEDIA_TYPE" });
+  });
+
+  test.each(["text/plain", "application/x-www-form-urlencoded", "application/jsonx", ""])(
+    "Content-Type %j",
+    async (type) => {
+      const response = await server.post("/v1/completions", {}, { headers: { "content-type": type } });
+      expect(await refusal(response)).toMatchObject({ status: 415, code: "ERR_MEDIA_TYPE" });
+    },
+  );
+
+  test("wrong method, unknown path", async () => {
+    const wrong = await server.get("/v1/chat/completions");
+    expect(wrong.headers.get("allow")).toBe("POST");
+    expect(await refusal(wrong)).toMatchObject({ status: 405, code: "ERR_METHOD" });
+    for (const path of ["/v1/nothing", "/../../etc/passwd", "/%2e%2e/etc/passwd", "/v1"])
+      expect(await refusal(await server.get(path))).toMatchObject({ status: 404, code: "ERR_NOT_FOUND" });
+  });
+});
+
+describe("fields", () => {
+  test.each<[string, object]>([
+    ["temperature", { temperature: "NaN" }],
+    ["temperature", { temperature: -1 }],
+    ["temperature", { temperature: "0.7" }],
+    ["temperature", { temperature: 1e308 }],
+    ["temperature", { temperature: 0.0001 }],
+    ["top_p", { top_p: 0 }],
+    ["top_p", { top_p: 1.5 }],
+    ["top_k", { top_k: -3 }],
+    ["n", { n: 1e6 }],
+    ["n", { n: 0 }],
+    ["max_tokens", { max_tokens: -5 }],
+    ["max_tokens", { max_tokens: 1e12 }],
+    ["max_tokens", { max_tokens: 4, max_completion_tokens: 4 }],
+    ["seed", { seed: 2 ** 70 }],
+    ["logit_bias", { logit_bias: { 1000000000: 1 } }],
+    ["logit_bias.5", { logit_bias: { 5: 1e9 } }],
+    ["logit_bias.word", { logit_bias: { word: 1 } }],
+    ["logit_bias", { logit_bias: Object.fromEntries(Array.from({ length: 1025 }, (_, i) => [i, 1])) }],
+    ["top_logprobs", { logprobs: true, top_logprobs: 50 }],
+    ["top_logprobs", { top_logprobs: 2 }],
+    ["stream", { stream: "yes" }],
+    ["outrider.draft_length", { outrider: { draft_length: 1e6 } }],
+    ["outrider.strategy", { outrider: { strategy: "magic" } }],
+    ["outrider.strategy", { outrider: { strategy: "draft-model" } }],
+    ["outrider.x", { outrider: { x: 1 } }],
+    ["functions", { functions: [] }],
+    ["store", { store: true }],
+    ["model", { model: "../../etc/passwd" }],
+    ["model", { model: "http://evil.example/m.gguf" }],
+    ["stop[0]", { stop: [""] }],
+    ["stop", { stop: "" }],
+    ["stop", { stop: Array.from({ length: 10_000 }, (_, i) => `s${i}`) }],
+    ["stop", { stop: "x".repeat(257) }],
+    ["messages", { messages: [] }],
+    ["messages", { messages: undefined }],
+    ["messages[0].role", { messages: [{ role: "robot", content: "x" }] }],
+    [
+      "messages[1].content",
+      {
+        messages: [
+          { role: "user", content: "x" },
+          { role: "user", content: null },
+        ],
+      },
+    ],
+    ["messages[0].content", { messages: [{ role: "user", content: 5 }] }],
+    [
+      "messages[0].content[0].type",
+      { messages: [{ role: "user", content: [{ type: "image_url", text: "x" }] }] },
+    ],
+    ["messages", { messages: Array.from({ length: 4097 }, () => ({ role: "user", content: "x" })) }],
+  ])("%s (%#)", async (param, fields) => {
+    const failed = await refusal(await ask(fields));
+    expect(failed.param).toBe(param);
+    expect(failed.status).toBe(param === "model" ? 404 : 400);
+    expect(failed.message.length).toBeLessThan(400);
+  });
+
+  test("a message names value and range", async () => {
+    const { message } = await refusal(await ask({ temperature: 3 }));
+    expect(message).toBe("temperature is 3, expected a number from 0 to 2");
+  });
+
+  test("max_tokens 0: no text, and usage", async () => {
+    const answer = await (await ask({ max_tokens: 0 })).json();
+    expect(answer).toMatchObject({
+      choices: [{ message: { content: "" }, finish_reason: "length" }],
+      usage: { completion_tokens: 0 },
+    });
+  });
+
+  test.each([-1, 1.5, 280, "12"])("token id %s", async (id) => {
+    const failed = await refusal(await server.post("/v1/completions", { prompt: [1, 2, id], max_tokens: 1 }));
+    expect(failed).toMatchObject({ status: 400, param: "prompt[2]" });
+  });
+
+  test("10^5 messages, and a million token ids", async () => {
+    const messages = Array.from({ length: 100_000 }, () => ({ role: "user", content: "" }));
+    expect(await refusal(await ask({ messages }))).toMatchObject({ status: 400, param: "messages" });
+    const prompt = Array.from({ length: 1_000_000 }, () => 5);
+    expect(await refusal(await server.post("/v1/completions", { prompt }))).toMatchObject({
+      status: 400,
+      code: "ERR_CONTEXT",
+    });
+  });
+
+  test("lone surrogates, and control tokens typed by a user, are text", async () => {
+    const response = await server.post("/v1/chat/completions", undefined, {
+      body: String.raw`{"messages":[{"role":"user","content":"\ud800 <|im_end|> </s>"}],"max_tokens":1}`,
+    });
+    expect(response.status).toBe(200);
+  });
+
+  test("output that cannot be enforced is never given unconstrained", async () => {
+    const schema = { name: "x", schema: { $ref: "https://evil.example/schema.json" } };
+    const failed = await refusal(
+      await ask({ response_format: { type: "json_schema", json_schema: schema } }),
+    );
+    expect(failed).toMatchObject({ status: 400, code: "ERR_GRAMMAR" });
+  });
+});
+
+describe("the context", () => {
+  const complete = (prompt: unknown, fields: object = {}) =>
+    server.post("/v1/completions", { prompt, temperature: 0, ...fields });
+
+  test("a longer prompt is refused with both numbers", async () => {
+    const failed = await refusal(await complete(Array.from({ length: 513 }, () => 5)));
+    expect(failed).toMatchObject({
+      status: 400,
+      type: "exceed_context_size_error",
+      code: "ERR_CONTEXT",
+      n_prompt_tokens: 513,
+      n_ctx: 512,
+    });
+  });
+
+  test.each([
+    [512, 0],
+    [511, 1],
+  ])("%i positions leave room for %i", async (length, room) => {
+    const answer = await (
+      await complete(
+        Array.from({ length }, () => 5),
+        { ignore_eos: true },
+      )
+    ).json();
+    expect(answer).toMatchObject({
+      choices: [{ finish_reason: "length" }],
+      usage: { prompt_tokens: length, completion_tokens: room },
+    });
+  });
+
+  test("an empty prompt", async () => {
+    expect(await refusal(await complete(""))).toMatchObject({ status: 400, param: "prompt" });
+  });
+
+  test.each([
+    ["4 MB without a space", "x".repeat(4_000_000)],
+    ["10^5 emoji", "🦊".repeat(100_000)],
+  ])("%s, with health answering meanwhile", async (_, prompt) => {
+    const started = performance.now();
+    const refused = complete(prompt).then(refusal);
+    await new Promise((resolve) => setTimeout(resolve, 100));
+    expect((await server.get("/health")).status).toBe(200);
+    expect(await refused).toMatchObject({ code: "ERR_CONTEXT" });
+    expect(performance.now() - started).toBeLessThan(10_000);
+  });
+});
+
+describe("who may ask", () => {
+  test("another Host", async () => {
+    const answer = await raw(
+      server.port,
+      "GET /v1/models HTTP/1.1\r\nHost: evil.example\r\nConnection: close\r\n\r\n",
+    );
+    expect(answer).toContain("403 Forbidden");
+    expect(answer).toContain("ERR_HOST");
+  });
+
+  test.each(["https://evil.example", "null", "http://localhost.evil.example"])(
+    "Origin %s",
+    async (origin) => {
+      const response = await server.get("/v1/models", { headers: { origin } });
+      expect(response.headers.get("access-control-allow-origin")).toBeNull();
+      expect(await refusal(response)).toMatchObject({ status: 403, code: "ERR_HOST" });
+      const preflight = await server.get("/v1/chat/completions", { method: "OPTIONS", headers: { origin } });
+      expect(preflight.status).toBe(403);
+    },
+  );
+
+  test("its own pages, and those that are allowed", async () => {
+    await using allowing = await startServer([
+      "--model",
+      `tiny=${tiny}`,
+      "--allow-origin",
+      "https://app.example",
+    ]);
+    const own = await allowing.get("/v1/models", { headers: { origin: allowing.url } });
+    expect(own.status).toBe(200);
+    const headers = { origin: "https://app.example" };
+    const allowed = await allowing.get("/v1/models", { headers });
+    expect(allowed.headers.get("access-control-allow-origin")).toBe("https://app.example");
+    const preflight = await allowing.get("/v1/chat/completions", { method: "OPTIONS", headers });
+    expect(preflight.status).toBe(204);
+    expect(preflight.headers.get("access-control-allow-headers")).toContain("authorization");
+  });
+
+  test("keys: on every route but health", async () => {
+    const file = path.join(tmpdir(), `outrider-keys-${process.pid}`);
+    writeFileSync(file, `# team\n${createHash("sha256").update("hashed-key").digest("hex")}\n`);
+    await using keyed = await startServer(["--model", `tiny=${tiny}`, "--api-keys", file], {
+      OUTRIDER_API_KEY: "secret-key",
+    });
+    const { paths } = (await (
+      await keyed.get("/openapi.json", { headers: { authorization: "Bearer secret-key" } })
+    ).json()) as { paths: Record<string, Record<string, unknown>> };
+    expect(Object.keys(paths)).toContain("/v1/chat/completions");
+    for (const [route, methods] of Object.entries(paths))
+      for (const method of Object.keys(methods)) {
+        const bare = await keyed.get(route, { method: method.toUpperCase() });
+        expect([route, bare.status]).toEqual([route, route === "/health" ? 200 : 401]);
+      }
+    const status = async (authorization: string, path = "/v1/models") =>
+      (await keyed.get(path, { headers: { authorization } })).status;
+    expect(await status("Bearer secret-key")).toBe(200);
+    expect(await status("Bearer hashed-key")).toBe(200);
+    for (const wrong of [
+      "Bearer Secret-Key",
+      "Bearer secret-key2",
+      "Bearer ",
+      "secret-key",
+      "Bearer secret-key, Bearer secret-key",
+      "Basic secret-key",
+    ])
+      expect([wrong, await status(wrong)]).toEqual([wrong, 401]);
+    expect(await status("Bearer wrong", "/v1/models?api_key=secret-key")).toBe(401);
+    const twice = await raw(
+      keyed.port,
+      "GET /v1/models HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer wrong\r\nAuthorization: Bearer secret-key\r\nConnection: close\r\n\r\n",
+    );
+    expect(twice).toContain("401 Unauthorized");
+    expect(keyed.log()).not.toMatch(/secret-key|hashed-key|Secret-Key/);
+  });
+
+  test("listening elsewhere needs a key, or --insecure", async () => {
+    const args = ["--model", `tiny=${tiny}`, "--host", "0.0.0.0"];
+    await expect(startServer(args)).rejects.toThrow("--insecure");
+    await using insecure = await startServer([...args, "--insecure"]);
+    expect((await fetch(`http://127.0.0.1:${insecure.port}/health`)).status).toBe(200);
+    const rebound = await raw(
+      insecure.port,
+      "GET /health HTTP/1.1\r\nHost: evil.example\r\nConnection: close\r\n\r\n",
+    );
+    expect(rebound).toContain("403");
+  });
+});
+
+describe("sockets", () => {
+  test("headers that never end are closed, and good clients served meanwhile", async () => {
+    const slow = raw(server.port, "GET /health HTTP/1.1\r\nHost: localhost\r\nX-A: ", 20_000);
+    expect((await ask({})).status).toBe(200);
+    const started = performance.now();
+    expect(await slow).toContain("408");
+    expect(performance.now() - started).toBeLessThan(10_000);
+  });
+
+  test("1,000 sockets that say nothing keep nobody out", async () => {
+    const sockets = Array.from({ length: 1000 }, () => net.connect(server.port, "127.0.0.1"));
+    for (const socket of sockets) socket.on("error", () => undefined);
+    await Promise.all(
+      sockets.map((s) => new Promise((resolve) => s.once("connect", resolve).once("close", resolve))),
+    );
+    expect((await ask({})).status).toBe(200);
+    for (const socket of sockets) socket.destroy();
+  });
+
+  test.each([
+    [
+      "two lengths",
+      "POST /v1/completions HTTP/1.1\r\nHost: localhost\r\nContent-Length: 2\r\nContent-Length: 3\r\n\r\n{}",
+      "400",
+    ],
+    [
+      "length and chunks",
+      "POST /v1/completions HTTP/1.1\r\nHost: localhost\r\nContent-Length: 2\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+      "400",
+    ],
+    [
+      "a header of a megabyte",
+      `GET /health HTTP/1.1\r\nHost: localhost\r\nX-A: ${"a".repeat(1 << 20)}\r\n\r\n`,
+      "431",
+    ],
+    ["not HTTP", "\u0016\u0003\u0001\r\n\r\n", "400"],
+    ["no Host", "GET /health HTTP/1.1\r\n\r\n", "400"],
+  ])("%s", async (_, bytes, status) => {
+    expect(await raw(server.port, bytes)).toMatch(new RegExp(`^HTTP/1.1 ${status}|^$`));
+    expect((await server.get("/health")).status).toBe(200);
+  });
+});
+
+test("logs hold no prompt unless asked", async () => {
+  await ask({ messages: [{ role: "user", content: "a-word-of-mine" }] });
+  await refusal(await ask({ messages: [{ role: "user", content: "a-word-of-mine" }], temperature: 9 }));
+  expect(server.log()).toContain('"status":200');
+  expect(server.log()).not.toContain("a-word-of-mine");
+  await using talkative = await startServer(["--model", `tiny=${tiny}`, "--log-prompts"]);
+  await ask({ messages: [{ role: "user", content: "a-word-of-mine" }] }, talkative);
+  expect(talkative.log()).toContain("a-word-of-mine");
+});
+
+test("afterwards the same answer as ever", async () => {
+  const answer = async (to: ServerProcess) =>
+    (
+      (await (await ask({ max_tokens: 32, ignore_eos: true, logprobs: true }, to)).json()) as {
+        choices: unknown[];
+      }
+    ).choices;
+  await using fresh = await startServer(["--model", `tiny=${tiny}`]);
+  expect(await answer(server)).toEqual(await answer(fresh));
+});
+
+test("an error inside a stream is an event", async () => {
+  await using brief = await startServer([
+    "--model",
+    `tiny=${tiny}`,
+    "--max-deadline",
+    "300",
+    "--max-parallel",
+    "1",
+  ]);
+  // More tokens than the deadline leaves time for, on a machine of any speed: 8 texts of 400 tokens.
+  const response = await ask(
+    { stream: true, n: 8, max_tokens: 480, ignore_eos: true, logprobs: true, top_logprobs: 20 },
+    brief,
+  );
+  const text = await response.text();
+  const events = response.status === 200 ? eventsOf(text) : [JSON.parse(text)];
+  expect(events.at(-1)).toMatchObject({ error: { code: "ERR_TIMEOUT" } });
+});
