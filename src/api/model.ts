@@ -1,9 +1,9 @@
 import path from "node:path";
 import { fileURLToPath } from "node:url";
-import { DraftMemory } from "../decoding/combined.js";
-import { CostModel } from "../decoding/cost-model.js";
+import { CostModel, pastCost } from "../decoding/cost-model.js";
 import { type DecodedStep, decode } from "../decoding/decode.js";
 import { vocabularyMismatch } from "../decoding/draft-model.js";
+import { DraftMemory } from "../decoding/memory.js";
 import { newStats } from "../decoding/stats.js";
 import { openStrategy, type Strategy, strategyNames } from "../decoding/strategies.js";
 import { Engine, type EngineOptions } from "../engine/engine.js";
@@ -163,7 +163,9 @@ export class Model implements AsyncDisposable {
     this.tokenizer = tokenizer;
     this.#template = template;
     this.info = info;
-    this.#costs = new CostModel(64);
+    const { layers, numKvHeads, headDim, width } = info.config;
+    const kvBytes = layers * numKvHeads * headDim * (info.precise ? 8 : 4);
+    this.#costs = new CostModel(64, pastCost(kvBytes, 2 * layers * width, info.memory.weights));
   }
 
   /** @internal */

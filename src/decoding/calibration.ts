@@ -3,13 +3,13 @@
  * weighs as much as `strength` observations; older observations fade, since texts change their habits.
  */
 export class Calibration {
-  readonly #prior: readonly number[];
+  readonly #prior: ArrayLike<number>;
   readonly #strength: number;
   readonly #right: Float64Array;
   readonly #seen: Float64Array;
 
   /** `prior`: [kinds] probabilities. */
-  constructor(prior: readonly number[], strength: number) {
+  constructor(prior: ArrayLike<number>, strength: number) {
     this.#prior = prior;
     this.#strength = strength;
     this.#right = new Float64Array(prior.length);

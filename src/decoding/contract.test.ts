@@ -1,21 +1,23 @@
 import fc from "fast-check";
 import { describe, expect, test } from "vitest";
-import { combined, DraftMemory } from "./combined.js";
 import { CostModel } from "./cost-model.js";
 import { decode } from "./decode.js";
 import { draftModel } from "./draft-model.js";
 import { type Draft, type Drafter, noDrafter } from "./drafter.js";
-import { lookup } from "./lookup.js";
 import { adaptiveLength, fixedLength } from "./plan.js";
 import { newStats } from "./stats.js";
+import { strategies } from "./strategies.js";
 import { type FakeOptions, fakeSequence, GREEDY } from "./testing.js";
 
 /** What every drafter promises; a new one is added here. */
 const drafters: Record<string, () => Drafter> = {
   none: noDrafter,
-  lookup,
-  recycle: () => combined(new DraftMemory(), { matches: false }),
-  combined: () => combined(new DraftMemory(), { matches: true }),
+  ...Object.fromEntries(
+    (["lookup", "ngram", "recycle", "auto"] as const).map((name) => [
+      name,
+      () => strategies[name].drafter({ costs: new CostModel(16) }),
+    ]),
+  ),
   "draft-model": () => draftModel(fakeSequence()),
   "draft-model with a small context": () => draftModel(fakeSequence({ context: 24 })),
   "draft-model that takes 2 tokens a step": () => draftModel(fakeSequence({ maxStep: 2 })),
@@ -35,7 +37,7 @@ describe.each(Object.entries(drafters))("%s", (_, open) => {
         for (const [prompt, steps] of texts) {
           await drafter.reset(prompt, INFO);
           for (const { limit, floor, tokens } of steps) {
-            if (limit > 0) wellFormed(await drafter.propose(limit, floor), limit);
+            if (limit > 0) wellFormed(await drafter.propose(limit, () => floor), limit);
             drafter.accept(tokens);
           }
         }
@@ -50,7 +52,7 @@ describe.each(Object.entries(drafters))("%s", (_, open) => {
     await used.reset([9, 8, 7, 9, 8, 7], INFO);
     const prompt = [1, 2, 3, 4, 1, 2, 3];
     for (const drafter of [fresh, used]) await drafter.reset(prompt, INFO);
-    expect(await used.propose(4, 0)).toEqual(await fresh.propose(4, 0));
+    expect(await used.propose(4, () => 0)).toEqual(await fresh.propose(4, () => 0));
   });
 
   test.each([

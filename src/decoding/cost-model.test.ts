@@ -20,7 +20,7 @@ describe("CostModel", () => {
     const costs = new CostModel(64);
     expect(costs.maxLength).toBe(16);
     expect(costs.relative(1)).toBe(1);
-    expect(costs.relative(16)).toBe(3.2);
+    expect(costs.relative(16)).toBe(2.7);
     expect(costs.ms(1)).toBeUndefined();
   });
 
@@ -97,5 +97,30 @@ describe("CostModel", () => {
     const costs = new CostModel(16);
     for (const ms of [0, -1, Number.NaN]) costs.observe(1, ms);
     expect(costs.ms(1)).toBeUndefined();
+  });
+
+  test("takes the past off what it learns from, and adds it again", () => {
+    const past = { read: 0.0005, attend: 0.0001 };
+    const ms = (length: number, position: number) =>
+      2 * (FLAT[length - 1]! + position * (past.read + length * past.attend));
+    const costs = new CostModel(8, past);
+    for (let i = 0; i < 100; i++) {
+      const length = [1, 2, 4, 8][i % 4]!;
+      costs.observe(length, ms(length, 17 * i), 17 * i);
+    }
+    for (const length of [1, 2, 4, 8])
+      for (const position of [0, 300, 4000]) {
+        expect(costs.ms(length, position)).toBeCloseTo(ms(length, position), 4);
+        expect(costs.relative(length, position)).toBeCloseTo(ms(length, position) / ms(1, position), 4);
+      }
+    // A place costs more of a pass where every token looks back far.
+    expect(costs.placePrice(2, 4000)).toBeGreaterThan(costs.placePrice(2, 0) + 0.1);
+  });
+
+  test("the price of a place is the least average price of those from there on", () => {
+    const costs = new CostModel(4);
+    for (let i = 0; i < 3; i++) for (const n of [1, 2, 4]) costs.observe(n, [1, 1.5, 0, 1.6][n - 1]!);
+    expect(costs.placePrice(2)).toBeCloseTo(0.2, 1);
+    expect(costs.placePrice(4)).toBeLessThan(0.2);
   });
 });

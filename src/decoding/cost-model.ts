@@ -6,9 +6,9 @@ const MAX_LENGTH = 16;
 
 /**
  * What a pass over n tokens costs, as a multiple of one over a single token; index n - 1. Measured with SmolLM2-135M
- * on 2 cores with AVX-512 VNNI; it serves until the passes of this machine have been measured.
+ * on 2 cores with AVX-512 VNNI, without a past; it serves until the passes of this machine have been measured.
  */
-const PRIOR = [1, 1.02, 1.08, 1.2, 1.3, 1.42, 1.6, 1.75, 2, 2.13, 2.28, 2.42, 2.6, 2.8, 3, 3.2];
+const PRIOR = [1, 1.04, 1.07, 1.1, 1.18, 1.27, 1.38, 1.46, 1.66, 1.86, 2, 2.11, 2.3, 2.45, 2.6, 2.7];
 
 /** Measured on purpose; the lengths between follow their neighbours. */
 const PROBES: readonly number[] = [1, 2, 4, 8];
@@ -28,68 +28,105 @@ const WINDOW = 15;
 /** Other processes only ever make a pass slower, so the quicker ones tell what it costs. */
 const QUANTILE = 0.25;
 
+/** What one position of the text's past adds to a pass, as parts of a pass over a single token without a past. */
+export interface PastCost {
+  /** For the pass: its keys and values are read. */
+  readonly read: number;
+  /** For each token of the pass: it is attended to. */
+  readonly attend: number;
+}
+
+/** By the bytes of a position's keys and values, the products that attention makes of them, the bytes of all weights. */
+export function pastCost(kvBytes: number, products: number, weightBytes: number): PastCost {
+  return { read: (READ * kvBytes) / weightBytes, attend: (ATTEND * products) / weightBytes };
+}
+
+/** Measured as `PRIOR`, past 64 to 1,700 positions: 1.0 and 0.2 µs a position for 23 kB, 34,560 products, 98 MB. */
+const READ = 2.3;
+const ATTEND = 0.3;
+
 /**
  * Learns what passes cost on this machine, now. Two things are kept apart: the time of a single-token pass, which
  * follows the machine within a few passes when another process takes a core, and the relative cost of longer passes,
- * a low quantile for each length. One for a loaded model, shared by all its texts.
+ * a low quantile for each length. What the past adds is reckoned from the model's shape and taken off before anything
+ * is learned. One for a loaded model, shared by all its texts.
  */
 export class CostModel {
   /** The longest pass that this model speaks of. */
   readonly maxLength: number;
   readonly #relative: Float64Array;
+  /** [length - 1] the least average price of the places from this one on, whatever length is chosen. */
+  readonly #prices: Float64Array;
   readonly #samples: Recent[];
   /** The last passes, a ring: `#passes` modulo `WINDOW` is the oldest. */
   readonly #lengths = new Int32Array(WINDOW);
   readonly #times = new Float64Array(WINDOW);
+  readonly #pasts = new Float64Array(WINDOW);
   readonly #sampled = new Uint8Array(WINDOW);
   readonly #scratch = new Float64Array(WINDOW);
+  /** Milliseconds of a single-token pass without a past. */
   #single: number | undefined;
+  readonly #past: PastCost;
   readonly #seenAt: Float64Array;
   #passes = 0;
   #shared: SharedPass | undefined;
 
-  constructor(maxStep: number) {
+  constructor(maxStep: number, past: PastCost = { read: 0, attend: 0 }) {
+    this.#past = past;
     this.maxLength = Math.min(maxStep, MAX_LENGTH);
     this.#relative = Float64Array.from(PRIOR.slice(0, this.maxLength));
+    this.#prices = new Float64Array(this.maxLength);
     this.#samples = PRIOR.slice(0, this.maxLength).map(() => new Recent(SAMPLES));
     this.#seenAt = new Float64Array(this.maxLength);
+    this.#priceAll();
   }
 
   /**
-   * The cost of a pass of `length` tokens, as a multiple of one over a single token; never falls with n. Beyond
-   * `maxLength`, where only several texts together come, every token costs what those before it did.
+   * The cost of a pass of `length` tokens behind `past` positions, as a multiple of one over a single token there; never
+   * falls with the length. Beyond `maxLength`, where only several texts together come, every token costs what those
+   * before it did.
    */
-  relative(length: number): number {
-    const most = this.maxLength;
-    if (length <= most) return this.#relative[length - 1]!;
-    const half = most >> 1;
-    const longest = this.#relative[most - 1]!;
-    const each = half === 0 ? longest : (longest - this.#relative[half - 1]!) / (most - half);
-    return longest + each * (length - most);
+  relative(length: number, past = 0): number {
+    return this.#units(length, past) / (1 + this.#pastOf(1, past));
   }
 
-  /** Milliseconds of a pass of 1 to `maxLength` tokens; undefined before the first pass. */
-  ms(length: number): number | undefined {
-    return this.#single === undefined ? undefined : this.#single * this.relative(length);
+  #pastOf(length: number, past: number): number {
+    return past * (this.#past.read + length * this.#past.attend);
   }
 
-  /** A pass that had rows of several texts; each of them tells, the first one counts. */
-  observeShared(pass: SharedPass): void {
+  /** A pass that had rows of several texts; each of them tells, the first one counts, with its own past. */
+  observeShared(pass: SharedPass, past = 0): void {
     if (pass === this.#shared || pass.filled > 0) return;
     this.#shared = pass;
-    this.observe(pass.rows, pass.coreMs);
+    this.observe(pass.rows, pass.coreMs, past);
   }
 
-  /** A pass of `length` tokens took so many milliseconds. */
-  observe(length: number, ms: number): void {
+  /**
+   * What the last token of a pass of `length` must bring at least, if it may be the first of several that are as good:
+   * long passes can be cheap where the next longer one is dear.
+   */
+  placePrice(length: number, past = 0): number {
+    const price = length <= this.maxLength ? this.#prices[length - 1]! : this.#beyond();
+    return (price + past * this.#past.attend) / (1 + this.#pastOf(1, past));
+  }
+
+  /** Milliseconds of a pass of `length` tokens behind `past` positions; undefined before the first pass. */
+  ms(length: number, past = 0): number | undefined {
+    if (this.#single === undefined) return undefined;
+    return this.#single * this.#units(length, past);
+  }
+
+  /** A pass of `length` tokens behind `past` positions took so many milliseconds. */
+  observe(length: number, ms: number, past = 0): void {
     if (length > this.maxLength || !(ms > 0)) return;
     const slot = this.#passes % WINDOW;
     this.#lengths[slot] = length;
     this.#times[slot] = ms;
+    this.#pasts[slot] = past;
     const isProbe = PROBES.includes(length) && this.#samples[length - 1]!.size < PROBES_EACH;
     this.#sampled[slot] = isProbe ? 1 : 0;
     // Probes follow one another, so the speed before them is at hand, and the next draft wants to know.
-    if (isProbe) this.#sample(length, ms / (this.#single ?? ms / this.relative(length)));
+    if (isProbe) this.#sample(length, past, ms, this.#single ?? ms / this.#units(length, past));
     this.#passes++;
     this.#seenAt[length - 1] = this.#passes;
     this.#single = this.#present();
@@ -104,21 +141,42 @@ export class CostModel {
     // after a change of speed would seem to say that their lengths had become dearer, and that would hide the change.
     const middle = (this.#passes + (WINDOW >> 1)) % WINDOW;
     if (this.#passes < WINDOW || this.#sampled[middle] === 1) return;
-    this.#sample(this.#lengths[middle]!, this.#times[middle]! / this.#single);
+    this.#sample(this.#lengths[middle]!, this.#pasts[middle]!, this.#times[middle]!, this.#single);
   }
 
-  #sample(length: number, ratio: number): void {
-    this.#samples[length - 1]!.add(ratio);
+  #sample(length: number, past: number, ms: number, single: number): void {
+    this.#samples[length - 1]!.add(ms / single - this.#pastOf(length, past));
     this.#fit();
+  }
+
+  /** In single-token passes without a past. */
+  #units(length: number, past: number): number {
+    const most = this.maxLength;
+    const base =
+      length <= most
+        ? this.#relative[length - 1]!
+        : this.#relative[most - 1]! + this.#beyond() * (length - most);
+    return base + this.#pastOf(length, past);
+  }
+
+  /** What each token costs in passes longer than `maxLength`. */
+  #beyond(): number {
+    const most = this.maxLength;
+    const half = most >> 1;
+    const longest = this.#relative[most - 1]!;
+    return half === 0 ? longest : (longest - this.#relative[half - 1]!) / (most - half);
   }
 
   /** The time of a single-token pass by those of the window, or by all of it if they are too few. */
   #present(): number {
     const size = Math.min(this.#passes, WINDOW);
     let singles = 0;
-    for (let i = 0; i < size; i++) if (this.#lengths[i] === 1) this.#scratch[singles++] = this.#times[i]!;
+    for (let i = 0; i < size; i++)
+      if (this.#lengths[i] === 1)
+        this.#scratch[singles++] = this.#times[i]! / (1 + this.#pastOf(1, this.#pasts[i]!));
     if (singles >= PROBES_EACH) return quantile(this.#scratch.subarray(0, singles), QUANTILE);
-    for (let i = 0; i < size; i++) this.#scratch[i] = this.#times[i]! / this.relative(this.#lengths[i]!);
+    for (let i = 0; i < size; i++)
+      this.#scratch[i] = this.#times[i]! / this.#units(this.#lengths[i]!, this.#pasts[i]!);
     return quantile(this.#scratch.subarray(0, size), QUANTILE);
   }
 
@@ -158,6 +216,17 @@ export class CostModel {
         belowBend = bend;
         belowCost = floor;
       }
+    }
+    this.#priceAll();
+  }
+
+  #priceAll(): void {
+    const base = this.#relative;
+    for (let length = 2; length <= this.maxLength; length++) {
+      let least = Number.POSITIVE_INFINITY;
+      for (let end = length; end <= this.maxLength; end++)
+        least = Math.min(least, (base[end - 1]! - base[length - 2]!) / (end - length + 1));
+      this.#prices[length - 1] = least;
     }
   }
 }

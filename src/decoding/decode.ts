@@ -81,6 +81,7 @@ export async function* decode(
   options: DecodeOptions,
 ): AsyncGenerator<DecodedStep, void, undefined> {
   const { drafter, planner, sampling, maxTokens, endIds, top = 0, trace = false, signal } = options;
+  const rowTop = Math.max(top, drafter.top ?? 0);
   const { stats = newStats(), now = () => performance.now() } = options;
   // The whole text, the last token included, must fit the context.
   const room = sequence.context - sequence.tokens.length - 1;
@@ -99,15 +100,22 @@ export async function* decode(
     const start = now();
     // Every emitted token but one is an accepted draft, so more than left - 1 cannot be of use.
     const most = Math.min(sequence.maxStep, left) - 1;
-    const wanted = planner.limit(most);
-    const draft = wanted > 0 ? await drafter.propose(wanted, planner.floor) : undefined;
+    const wanted = planner.limit(most, sequence.tokens.length);
+    const draft = wanted > 0 ? await drafter.propose(wanted, planner.price) : undefined;
     const pass = assemble(last, draft, planner, most, drafter.name);
     const draftMs = now() - start;
 
-    const result = await sequence.step(pass.tokens, { parents: pass.parents, sampling, top, signal });
+    const result = await sequence.step(pass.tokens, { parents: pass.parents, sampling, top: rowTop, signal });
     const { tokens, path } = verify(pass.tokens, pass.parents, result.picks, endIds, pass.padding);
     sequence.keep(path);
-    const info = { tokens: pass.tokens, parents: pass.parents, path, result };
+    const info = {
+      tokens: pass.tokens,
+      parents: pass.parents,
+      rows: pass.tokens.length - pass.padding,
+      path,
+      top: rowTop,
+      result,
+    };
     const accounted = now();
     drafter.accept(tokens, info);
     const end = now();
@@ -133,7 +141,7 @@ export async function* decode(
     const finish = endIds.has(last) ? "end" : left <= 0 ? limitReason : undefined;
     yield {
       tokens,
-      ...selectRows(result, path, top),
+      ...selectRows(result, path, top, rowTop),
       drafter: drafter.name,
       drafted,
       accepted,
@@ -244,7 +252,12 @@ function count(stats: DecodeStats, { tokens, parents, padding }: Pass, path: rea
   for (let depth = 1; depth < path.length; depth++) stats.acceptedByPosition[depth - 1]!++;
 }
 
-function selectRows({ logprobs, topTokens, topLogprobs }: StepResult, path: readonly number[], top: number) {
+function selectRows(
+  { logprobs, topTokens, topLogprobs }: StepResult,
+  path: readonly number[],
+  top: number,
+  rowTop: number,
+) {
   const selected = {
     logprobs: new Float32Array(path.length),
     topTokens: new Int32Array(path.length * top),
@@ -252,8 +265,8 @@ function selectRows({ logprobs, topTokens, topLogprobs }: StepResult, path: read
   };
   for (const [i, row] of path.entries()) {
     selected.logprobs[i] = logprobs[row]!;
-    selected.topTokens.set(topTokens.subarray(row * top, (row + 1) * top), i * top);
-    selected.topLogprobs.set(topLogprobs.subarray(row * top, (row + 1) * top), i * top);
+    selected.topTokens.set(topTokens.subarray(row * rowTop, row * rowTop + top), i * top);
+    selected.topLogprobs.set(topLogprobs.subarray(row * rowTop, row * rowTop + top), i * top);
   }
   return selected;
 }

@@ -42,8 +42,8 @@ describe("draftModel", () => {
   test("stops where a token is not worth its pass", async () => {
     using drafter = draftModel(fakeSequence());
     await drafter.reset([1, 2, 3], { sampling: GREEDY });
-    expect((await drafter.propose(8, 1)).tokens).toEqual([]);
-    expect((await drafter.propose(8, 0)).tokens).toHaveLength(8);
+    expect((await drafter.propose(8, () => 1)).tokens).toEqual([]);
+    expect((await drafter.propose(8, () => 0)).tokens).toHaveLength(8);
   });
 
   test("disposes of its sequence", async () => {

@@ -41,7 +41,7 @@ export function draftModel(sequence: Sequence): Drafter {
       drafted = [];
       for (const token of tokens) text.push(token);
     },
-    async propose(limit, floor): Promise<Draft> {
+    async propose(limit, price): Promise<Draft> {
       if (options === undefined || text.length + limit > sequence.context) return EMPTY_DRAFT;
       await catchUp(options.signal);
       const tokens: number[] = [];
@@ -56,7 +56,7 @@ export function draftModel(sequence: Sequence): Drafter {
         const kind = kindOf(logprobs.at(-1)!);
         const probability = calibration.estimate(kind);
         reach *= probability;
-        if (reach < floor) break;
+        if (reach < price(tokens.length + 1)) break;
         const token = picks.at(-1)!;
         tokens.push(token);
         kinds.push(kind);

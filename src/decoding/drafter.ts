@@ -21,8 +21,12 @@ export interface PassInfo {
   readonly tokens: readonly number[];
   /** For each token of the pass the index of the one before it; -1 for the first. */
   readonly parents: readonly number[];
+  /** Tokens of the pass without the padding at its end. */
+  readonly rows: number;
   /** Indices of the pass tokens that stayed, from the first on. */
   readonly path: readonly number[];
+  /** How many of every row's best tokens `result` holds. */
+  readonly top: number;
   readonly result: StepResult;
 }
 
@@ -38,6 +42,8 @@ export interface TextInfo {
  */
 export interface Drafter extends Disposable {
   readonly name: string;
+  /** Every row of a pass should come with so many of its best tokens, 0 (default) to 64. */
+  readonly top?: number;
   /** Begins a new text. `prompt` is borrowed: copy what must outlive the call. */
   reset(prompt: readonly number[], text: TextInfo): void | Promise<void>;
   /**
@@ -46,10 +52,10 @@ export interface Drafter extends Disposable {
    */
   accept(tokens: readonly number[], pass?: PassInfo): void;
   /**
-   * At most `limit` tokens, perhaps none. A token whose chance of being reached and accepted is below `floor` is not
-   * worth verifying: a drafter that pays for each token stops there.
+   * At most `limit` tokens, perhaps none. A draft's n-th token, taken best first, can only be worth its place in the
+   * pass if the chance that it is reached and accepted is `price(n)` or more.
    */
-  propose(limit: number, floor: number): Draft | Promise<Draft>;
+  propose(limit: number, price: (count: number) => number): Draft | Promise<Draft>;
 }
 
 export const EMPTY_DRAFT: Draft = { tokens: [], probabilities: [] };

@@ -24,10 +24,10 @@ export interface PassCost {
 
 /** Decides how much to draft and how much of a draft is worth its pass. */
 export interface Planner {
-  /** The most tokens that the drafter should propose now, 0 to `most`. */
-  limit(most: number): number;
-  /** The smallest chance of acceptance that still pays for a token's place in the pass. */
-  readonly floor: number;
+  /** The most tokens that the drafter should propose now, 0 to `most`, behind `past` positions (default 0). */
+  limit(most: number, past?: number): number;
+  /** The smallest chance of acceptance with which a draft's n-th best token, n from 1, may still pay for its place. */
+  price(count: number): number;
   /**
    * Indices of the drafted tokens to verify, ascending, every one with its ancestors. `reach[i]`: the estimated
    * chance that token i and all its ancestors are accepted.
@@ -42,7 +42,7 @@ export interface Planner {
 export function fixedLength(length: number): Planner {
   return {
     limit: (most) => Math.min(length, most),
-    floor: 0,
+    price: () => 0,
     choose: (reach) => reach.map((_, i) => i),
     padTo: (passLength) => passLength,
     observe() {},
@@ -70,12 +70,13 @@ export function adaptiveLength(costs: CostModel): Planner {
   // Texts that made a step in the last pass, and the rows beside this one's own: what the next pass will have too.
   let texts = 1;
   let others = 0;
+  let past = 0;
   const byDepth = new Calibration(new Array<number>(costs.maxLength).fill(DEPTH_PRIOR), DEPTH_STRENGTH);
 
   /** In tokens for the cost of a single-token pass; plain decoding has 1, of several texts at a time more. */
-  const rate = () => Math.max(texts / costs.relative(texts), tokens / cost);
+  const rate = () => Math.max(texts / costs.relative(texts, past), tokens / cost);
   const draftCost = () => {
-    const single = costs.ms(1);
+    const single = costs.ms(1, past);
     return single === undefined || draftMsPerToken.size === 0 ? 0 : draftMsPerToken.quantile(0.5) / single;
   };
 
@@ -83,8 +84,9 @@ export function adaptiveLength(costs: CostModel): Planner {
   const probe = () => (others === 0 ? costs.probe() : undefined);
 
   return {
-    limit(most) {
+    limit(most, now = 0) {
       stake = 0;
+      past = now;
       // A longer draft would push the length that is to be measured out of reach.
       const longest = Math.min(most, (probe() ?? costs.maxLength) - 1);
       if (longest === 0) return 0;
@@ -96,19 +98,17 @@ export function adaptiveLength(costs: CostModel): Planner {
       for (let depth = 0; depth < longest; depth++) {
         reach.push((reach[depth - 1] ?? 1) * byDepth.estimate(depth));
       }
-      return bestCount(reach, rate(), costs, others, each);
+      return bestCount(reach, rate(), costs, others, past, each);
     },
-    get floor() {
-      // A place in the pass at its average price; the exact price depends on how many follow.
-      const most = costs.maxLength;
-      const place = (costs.relative(others + most) - costs.relative(others + 1)) / most;
-      return Math.min(1, rate() * (draftCost() + place));
-    },
+    price: (count) =>
+      count >= costs.maxLength
+        ? 1
+        : Math.min(1, rate() * (draftCost() + costs.placePrice(others + count + 1, past))),
     choose(reach) {
       const order = reach.map((_, i) => i).sort((a, b) => reach[b]! - reach[a]! || a - b);
       const trust = Math.min(1, (accepted + TRUST_STRENGTH) / (claimed + TRUST_STRENGTH));
       const sorted = order.slice(0, costs.maxLength - 1).map((i) => trust * reach[i]!);
-      const chosen = order.slice(0, bestCount(sorted, rate(), costs, others, 0));
+      const chosen = order.slice(0, bestCount(sorted, rate(), costs, others, past, 0));
       stake = chosen.reduce((sum, i) => sum + reach[i]!, 0);
       return chosen.sort((a, b) => a - b);
     },
@@ -118,19 +118,19 @@ export function adaptiveLength(costs: CostModel): Planner {
     },
     observe(pass) {
       const { shared } = pass;
-      if (shared === undefined) costs.observe(pass.length, pass.coreMs);
-      else costs.observeShared(shared);
+      if (shared === undefined) costs.observe(pass.length, pass.coreMs, past);
+      else costs.observeShared(shared, past);
       texts = shared?.steps ?? 1;
       others = shared === undefined ? 0 : shared.rows + shared.filled - pass.length;
-      const single = costs.ms(1);
+      const single = costs.ms(1, past);
       const right = pass.emitted - 1;
       tokens = RATE_KEPT * tokens + pass.emitted;
       cost =
         RATE_KEPT * cost +
         // Of a pass with others' steps each bears its part.
         (shared === undefined
-          ? costs.relative(Math.min(pass.drafted + 1, costs.maxLength))
-          : costs.relative(shared.rows) / texts) +
+          ? costs.relative(Math.min(pass.drafted + 1, costs.maxLength), past)
+          : costs.relative(shared.rows, past) / texts) +
         (single === undefined ? 0 : pass.draftMs / single);
       claimed = TRUST_KEPT * claimed + stake;
       accepted = TRUST_KEPT * accepted + right;
@@ -167,6 +167,7 @@ function bestCount(
   rate: number,
   costs: CostModel,
   others: number,
+  past: number,
   each: number,
 ): number {
   let best = 0;
@@ -174,7 +175,7 @@ function bestCount(
   let expected = 0;
   for (let count = 1; count <= reach.length; count++) {
     expected += reach[count - 1]!;
-    const more = costs.relative(others + count + 1) - costs.relative(others + 1);
+    const more = costs.relative(others + count + 1, past) - costs.relative(others + 1, past);
     const gain = expected - rate * (more + each * count);
     if (gain > bestGain) {
       best = count;

@@ -1,10 +1,14 @@
 import type { Sequence } from "../engine/sequence.js";
-import { combined, DraftMemory } from "./combined.js";
 import type { CostModel } from "./cost-model.js";
 import { draftModel } from "./draft-model.js";
 import { type Drafter, noDrafter } from "./drafter.js";
-import { lookup } from "./lookup.js";
+import { matches } from "./matches.js";
+import { DraftMemory } from "./memory.js";
+import { mixed } from "./mixture.js";
+import { ngrams } from "./ngrams.js";
 import { adaptiveLength, fixedLength, type Planner } from "./plan.js";
+import type { Predictor } from "./predictor.js";
+import { recycled } from "./recycled.js";
 
 /** What a strategy may draw on. */
 export interface StrategyContext {
@@ -39,13 +43,20 @@ export const strategies = {
     summary: "Repeats what followed the same words before, in the prompt or the answer.",
     source: "Prompt lookup decoding (Saxena 2023); SAM decoding (Hu et al. 2024), arXiv:2411.10666",
     needs: "nothing",
-    drafter: () => lookup(),
+    drafter: ({ memory }) => mix("lookup", memory, () => [matches(MOST_NODES)]),
+  },
+  ngram: {
+    summary: "Says what most often followed the last one to four tokens in the model's earlier texts.",
+    source: "n-gram models with backing off (Katz 1987); REST (He et al. 2023), arXiv:2311.08252",
+    needs: "nothing",
+    drafter: ({ memory }) => mix("ngram", memory, (m) => [ngrams(m.ngrams)]),
   },
   recycle: {
-    summary: "Repeats what the model itself chose behind the same two tokens, in rejected drafts too.",
-    source: "Token recycling (Luo et al. 2024), arXiv:2408.08696, as chains",
+    summary:
+      "Repeats what the model wanted to say behind the same tokens, in rejected drafts too; runners-up are tried.",
+    source: "Token recycling (Luo et al. 2024), arXiv:2408.08696",
     needs: "nothing",
-    drafter: ({ memory = new DraftMemory() }) => combined(memory, { matches: false }),
+    drafter: ({ memory }) => mix("recycle", memory, (m) => [recycled(m.recycled, RUNNERS_UP)]),
   },
   "draft-model": {
     summary: "A smaller model of the same vocabulary writes ahead.",
@@ -58,12 +69,26 @@ export const strategies = {
     },
   },
   auto: {
-    summary: "The default: lookup and recycle, the likelier guess token by token, as long as it pays.",
-    source: "docs/architecture.md",
+    summary:
+      "The default: a tree of the likeliest guesses of lookup, ngram and recycle together, as far as it pays.",
+    source: "docs/methods.md",
     needs: "nothing",
-    drafter: ({ memory = new DraftMemory() }) => combined(memory, { matches: true }),
+    drafter: ({ memory }) =>
+      mix("auto", memory, (m) => [matches(MOST_NODES), ngrams(m.ngrams), recycled(m.recycled, 0)]),
   },
 } as const satisfies Record<string, StrategyEntry>;
+
+function mix(
+  name: string,
+  memory: DraftMemory = new DraftMemory(),
+  predictors: (memory: DraftMemory) => Predictor[],
+): Drafter {
+  const list = predictors(memory);
+  return mixed(name, list, memory.mixture(name, list));
+}
+
+const MOST_NODES = 65;
+const RUNNERS_UP = 3;
 
 export type Strategy = keyof typeof strategies;
 

@@ -97,6 +97,26 @@ export class SuffixAutomaton {
     return edge !== NONE && this.#edgeNext[edge] === NONE;
   }
 
+  /** Whether nothing ever followed the state's substrings: the text ends with them, and only there. */
+  isLeaf(state: number): boolean {
+    return this.#firstEdge[state]! === NONE;
+  }
+
+  /** The tokens that followed the state's substrings, at most as many as fit: the one at `from` first, then the newest. */
+  continuations(state: number, from: number, into: { count: number; readonly tokens: Int32Array }): void {
+    const { tokens } = into;
+    let count = 0;
+    const first = from < this.#size ? this.#tokens[from]! : NONE;
+    if (first !== NONE) tokens[count++] = first;
+    for (
+      let edge = this.#firstEdge[state]!;
+      edge !== NONE && count < tokens.length;
+      edge = this.#edgeNext[edge]!
+    )
+      if (this.#edgeToken[edge] !== first) tokens[count++] = this.#edgeToken[edge]!;
+    into.count = count;
+  }
+
   /** The state of the substring extended by a token; undefined when the text does not contain that. */
   next(state: number, token: number): number | undefined {
     const edge = this.#find(state, token);

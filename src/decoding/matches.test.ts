@@ -1,12 +1,17 @@
 import { describe, expect, test } from "vitest";
+import { CostModel } from "./cost-model.js";
 import type { Draft } from "./drafter.js";
-import { lookup } from "./lookup.js";
+import { DraftMemory } from "./memory.js";
+import { strategies } from "./strategies.js";
 import { GREEDY } from "./testing.js";
+
+const lookup = (memory = new DraftMemory()) =>
+  strategies.lookup.drafter({ costs: new CostModel(16), memory });
 
 function propose(prompt: readonly number[], limit = 4): Draft {
   using drafter = lookup();
   void drafter.reset(prompt, { sampling: GREEDY });
-  return drafter.propose(limit, 0) as Draft;
+  return drafter.propose(limit, () => 0) as Draft;
 }
 
 describe("lookup", () => {
@@ -39,14 +44,15 @@ describe("lookup", () => {
   test("learns from the emitted tokens whether its guesses come true, verified or not", () => {
     const prompt = [1, 2, 3, 4, 5, 1, 2, 3];
     const afterwards = (emitted: number) => {
-      using drafter = lookup();
+      const memory = new DraftMemory();
+      using drafter = lookup(memory);
       for (let i = 0; i < 20; i++) {
         void drafter.reset(prompt, { sampling: GREEDY });
-        expect((drafter.propose(1, 0) as Draft).tokens).toEqual([4]);
+        expect((drafter.propose(1, () => 0) as Draft).tokens).toEqual([4]);
         drafter.accept([emitted]);
       }
       void drafter.reset(prompt, { sampling: GREEDY });
-      return (drafter.propose(1, 0) as Draft).probabilities[0]!;
+      return (drafter.propose(1, () => 0) as Draft).probabilities[0]!;
     };
     const before = propose(prompt, 1).probabilities[0]!;
     expect(afterwards(4)).toBeGreaterThan(before);

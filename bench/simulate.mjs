@@ -1,0 +1,121 @@
+/**
+ * Decodes recorded texts again without the model and reckons what the passes would have cost: deterministic, a few
+ * seconds, no quiet machine needed. For choosing between drafters.
+ *
+ *   node bench/record.mjs --prompts PROMPTS.jsonl --out RECORD.jsonl
+ *   node bench/simulate.mjs --record RECORD.jsonl [--strategy auto] [--ms 1.87,1.94,…] [--past 1.05,0.2] [--outside 0.12]
+ *
+ * --ms: the cost of passes over 1, 2, 3 … tokens without a past, beyond the last one as the last step; --past: the
+ * microseconds that each position of the past adds to a pass and to each of its tokens; --outside: milliseconds a pass
+ * outside the core. Rows of rejected drafts are not recorded, so what drafters learn from them is missing here.
+ */
+import { readFileSync } from "node:fs";
+import { parseArgs } from "node:util";
+import { CostModel, pastCost } from "../dist/decoding/cost-model.js";
+import { decode } from "../dist/decoding/decode.js";
+import { DraftMemory } from "../dist/decoding/memory.js";
+import { newStats } from "../dist/decoding/stats.js";
+import { openStrategy } from "../dist/decoding/strategies.js";
+
+const { values } = parseArgs({
+  options: {
+    record: { type: "string" },
+    strategy: { type: "string", default: "auto" },
+    ngrams: { type: "string" },
+    ms: { type: "string", default: "1.87,1.94,2,2.06,2.2,2.37,2.58,2.73,3.1,3.47" },
+    past: { type: "string", default: "1.05,0.2" },
+    outside: { type: "string", default: "0.12" },
+  },
+});
+const ms = values.ms.split(",").map(Number);
+const outside = Number(values.outside);
+const [read, attend] = values.past.split(",").map((us) => Number(us) / 1000);
+const cost = (n, past) =>
+  (ms[n - 1] ?? ms.at(-1) + (n - ms.length) * (ms.at(-1) - ms.at(-2))) + past * (read + n * attend);
+const greedy = {
+  temperature: 0,
+  topK: 0,
+  topP: 1,
+  minP: 0,
+  repetitionPenalty: 1,
+  presencePenalty: 0,
+  frequencyPenalty: 0,
+  logitBias: new Map(),
+  seed: 0,
+  promptLength: 0,
+};
+const UNKNOWN = 0x7fffffff;
+
+/** A sequence that knows one continuation of its prompt. */
+function recorded({ prompt, tokens, top }) {
+  const text = [...prompt, ...tokens];
+  const held = prompt.slice(0, -1);
+  let pending;
+  return {
+    tokens: held,
+    context: 1 << 20,
+    maxStep: 64,
+    async step(pass, { parents, top: count }) {
+      const at = [];
+      const picks = new Int32Array(pass.length).fill(UNKNOWN);
+      const topTokens = new Int32Array(pass.length * count).fill(-1);
+      for (let row = 0; row < pass.length; row++) {
+        const position = row === 0 ? held.length : at[parents[row]] + 1;
+        at.push(text[position] === pass[row] && position >= 0 ? position : Number.NEGATIVE_INFINITY);
+        const next = at[row] + 1 - prompt.length;
+        if (!(next >= 0)) continue;
+        picks[row] = tokens[next] ?? UNKNOWN;
+        for (let i = 0; i < count; i++) topTokens[row * count + i] = top?.[next]?.[i]?.[0] ?? -1;
+      }
+      pending = pass;
+      return {
+        picks,
+        logprobs: new Float32Array(pass.length),
+        topTokens,
+        topLogprobs: new Float32Array(pass.length * count),
+        coreMs: cost(pass.length, held.length),
+      };
+    },
+    keep(path) {
+      for (const row of path) held.push(pending[row]);
+    },
+  };
+}
+
+const costs = new CostModel(64, pastCost(23040, 34560, 98e6));
+const memory = new DraftMemory();
+const groups = new Map();
+const chat = ["writing", "roleplay", "reasoning", "math", "coding", "extraction", "stem", "humanities"];
+let clock = 0;
+for (const line of readFileSync(values.record, "utf8").trim().split("\n")) {
+  const record = JSON.parse(line);
+  const strategy = openStrategy(values.strategy, { costs, memory });
+  const stats = newStats();
+  const sequence = recorded(record);
+  const began = performance.now();
+  const options = {
+    ...strategy,
+    sampling: greedy,
+    maxTokens: record.tokens.length,
+    endIds: new Set(),
+    stats,
+    now: () => 0,
+  };
+  for await (const step of decode(sequence, record.prompt.at(-1), options)) void step;
+  clock += performance.now() - began;
+  for (const name of [chat.includes(record.category) ? "conversation" : record.category, "all"]) {
+    const group = groups.get(name) ?? { plain: 0, drafted: 0, tokens: 0, passes: 0, rows: 0 };
+    for (let i = 0; i < stats.tokens; i++) group.plain += cost(1, record.prompt.length + i) + outside;
+    group.drafted += stats.coreMs + stats.passes * outside;
+    group.tokens += stats.tokens;
+    group.passes += stats.passes;
+    group.rows += stats.passes + stats.drafted;
+    groups.set(name, group);
+  }
+}
+const total = groups.get("all");
+for (const [name, g] of groups)
+  console.log(
+    `${name.padEnd(16)} ${(g.plain / g.drafted).toFixed(3)}×  ${(g.tokens / g.passes).toFixed(2)} tokens and ${(g.rows / g.passes).toFixed(1)} rows a pass`,
+  );
+console.log(`${((1000 * clock) / total.passes).toFixed(0)} µs of our own a pass`);
