@@ -30,8 +30,6 @@ const unsupported: Readonly<Record<string, string>> = {
   "quant-q5_1": "Q5_1",
   "quant-q5_k": "Q5_K",
   "quant-q6_k": "Q6_K",
-  qwen2: '"qwen2"',
-  qwen3: '"qwen3"',
   qwen3moe: '"qwen3moe"',
   starcoder2: '"starcoder2"',
 };

@@ -79,7 +79,8 @@ using MatmulFn = void (*)(const MatmulArgs&);
 // Softmax attention of `count` <= kMaxQueries queries over one key/value head. Positions lie in blocks of 16:
 //   keys[b]:   [headDim][16] (float16 or float32), values[b]: [16][valueStride], valueStride a multiple of 16.
 // Query j sees the positions first[j] <= t < end[j].
-//   s_t = (sum over d in order of fma(q_d, k_td, s)) * scale;   m = max s_t;   p_t = exp16(s_t - m)
+//   s_t = (sum over d in order of fma(q_d, k_td, s)) * scale;   with a soft cap: s_t = tanh16(s_t * (1 / softCap)) * softCap
+//   m = max s_t;   p_t = exp16(s_t - m)
 //   z = reduce16 of lane sums (lane = t mod 16, t ascending);   o_d = (sum over t in order of fma(p_t, v_td, o)) * (1 / z)
 struct AttentionArgs {
   int headDim;
@@ -92,6 +93,7 @@ struct AttentionArgs {
   const int* end;
   float* const* outs;  // [headDim] each
   float scale;
+  float softCap;       // 0: none
   float* scratch;      // count * (largest end rounded up to 16) floats
 };
 
@@ -103,12 +105,19 @@ struct Kernels {
   void (*quantise)(const float* x, int k, uint8_t* out);
   // y = (x * (1 / sqrt(mean of x^2 + eps))) * weight; the squares add up by fma over 16 lanes.
   void (*rmsNorm)(const float* x, const float* weight, int k, float eps, float* y);
+  // d = x - mean of x; y = fma(d * (1 / sqrt(mean of d^2 + eps)), weight, bias); both sums over 16 lanes.
+  void (*layerNorm)(const float* x, const float* weight, const float* bias, int k, float eps, float* y);
   void (*attentionF16)(const AttentionArgs&);
   void (*attentionF32)(const AttentionArgs&);
   // Rotates pairs (x[i], x[i + 1]) of each head (interleaved), or (x[i], x[i + half]): half = rotary / 2 pairs.
   //   x0' = fma(x0, cos, -(x1 * sin)), x1' = fma(x0, sin, x1 * cos);  cosSin: half cosines, then half sines.
   void (*rope)(float* x, int heads, int headDim, int rotary, bool interleaved, const float* cosSin);
   void (*siluMul)(const float* gate, const float* up, int k, float* y);  // y = (g / (1 + exp16(-g))) * u
+  void (*gelu)(const float* x, int k, float* y);                               // y = gelu16(x)
+  void (*geluMul)(const float* gate, const float* up, int k, float* y);        // y = gelu16(g) * u
+  void (*softCap)(const float* x, int k, float cap, float* y);                 // y = tanh16(x * (1 / cap)) * cap
+  void (*scale)(const float* x, int k, float factor, float* y);                // y = x * factor
+  void (*addScaled)(const float* x, int k, float factor, float* y);            // y = fma(x, factor, y)
   void (*add)(const float* a, const float* b, int k, float* y);
   // Keys of one position into its block (lane = position mod 16), values as a row.
   void (*storeF16)(const float* x, int k, uint16_t* out, int stride);

@@ -137,6 +137,28 @@ void rmsNorm(const float* x, const float* weight, int k, float eps, float* y) {
   if (i < k) storePart(y + i, mul(mul(loadPart(x + i, k - i), inverse), loadPart(weight + i, k - i)), k - i);
 }
 
+void layerNorm(const float* x, const float* weight, const float* bias, int k, float eps, float* y) {
+  const int whole = k / kLanes * kLanes, rest = k - whole;
+  Float sum = broadcast(0), squares = broadcast(0);
+  for (int i = 0; i < whole; i += kLanes) sum = add(sum, load(x + i));
+  if (rest) sum = select(laneRange(0, rest), add(sum, loadPart(x + whole, rest)), sum);
+  const Float mean = broadcast(reduceAdd(sum) / float(k));
+  for (int i = 0; i < whole; i += kLanes) {
+    const Float d = sub(load(x + i), mean);
+    squares = fma(d, d, squares);
+  }
+  if (rest) {
+    const Float d = sub(loadPart(x + whole, rest), mean);
+    squares = select(laneRange(0, rest), fma(d, d, squares), squares);
+  }
+  const Float inverse = broadcast(1.0f / __builtin_sqrtf(reduceAdd(squares) / float(k) + eps));
+  for (int i = 0; i < k; i += kLanes) {
+    const int n = smaller(kLanes, k - i);
+    const Float d = mul(sub(loadPart(x + i, n), mean), inverse);
+    storePart(y + i, fma(d, loadPart(weight + i, n), loadPart(bias + i, n)), n);
+  }
+}
+
 template <bool half>
 LANES_INLINE Float loadCached(const void* block, size_t index) {
   if constexpr (half) return loadHalf(static_cast<const uint16_t*>(block) + index);
@@ -149,6 +171,8 @@ inline void fetchNear(const void* from, size_t bytes) {
 inline void fetchSoon(const void* from, size_t bytes) {
   for (size_t i = 0; i < bytes; i += 64) __builtin_prefetch(static_cast<const char*>(from) + i, 0, 2);
 }
+
+LANES_INLINE Float capped(Float x, float cap) { return mul(tanh16(mul(x, broadcast(1.0f / cap))), broadcast(cap)); }
 
 // Scaled scores of `count` queries against `blocks` blocks; -infinity outside a query's positions, whatever lies there.
 template <bool half, int count, int blocks>
@@ -169,7 +193,9 @@ void scores(const AttentionArgs& a, int query, int block, float* const* p) {
     for (int b = 0; b < blocks; b++) {
       const int position = (block + b) * kLanes;
       const Mask seen = laneRange(a.first[query + j] - position, a.end[query + j] - position);
-      store(p[query + j] + position, select(seen, mul(s[j][b], broadcast(a.scale)), broadcast(kNegativeInfinity)));
+      Float score = mul(s[j][b], broadcast(a.scale));
+      if (a.softCap != 0) score = capped(score, a.softCap);
+      store(p[query + j] + position, select(seen, score, broadcast(kNegativeInfinity)));
     }
 }
 
@@ -323,6 +349,41 @@ void siluMul(const float* gate, const float* up, int k, float* y) {
   }
 }
 
+void gelu(const float* x, int k, float* y) {
+  for (int i = 0; i < k; i += kLanes) {
+    const int n = smaller(kLanes, k - i);
+    storePart(y + i, gelu16(loadPart(x + i, n)), n);
+  }
+}
+
+void geluMul(const float* gate, const float* up, int k, float* y) {
+  for (int i = 0; i < k; i += kLanes) {
+    const int n = smaller(kLanes, k - i);
+    storePart(y + i, mul(gelu16(loadPart(gate + i, n)), loadPart(up + i, n)), n);
+  }
+}
+
+void softCap(const float* x, int k, float cap, float* y) {
+  for (int i = 0; i < k; i += kLanes) {
+    const int n = smaller(kLanes, k - i);
+    storePart(y + i, capped(loadPart(x + i, n), cap), n);
+  }
+}
+
+void scale(const float* x, int k, float factor, float* y) {
+  for (int i = 0; i < k; i += kLanes) {
+    const int n = smaller(kLanes, k - i);
+    storePart(y + i, mul(loadPart(x + i, n), broadcast(factor)), n);
+  }
+}
+
+void addScaled(const float* x, int k, float factor, float* y) {
+  for (int i = 0; i < k; i += kLanes) {
+    const int n = smaller(kLanes, k - i);
+    storePart(y + i, fma(loadPart(x + i, n), broadcast(factor), loadPart(y + i, n)), n);
+  }
+}
+
 void addRows(const float* a, const float* b, int k, float* y) {
   int i = 0;
   for (; i + kLanes <= k; i += kLanes) store(y + i, add(load(a + i), load(b + i)));
@@ -426,6 +487,6 @@ constexpr Kernels kernelTable(const char* name, MatmulFn q4_0, MatmulFn q4_1, Ma
           {q4_0, q4_1, q8_0},
           {matmulFloat<WeightType::F32>, matmulFloat<WeightType::F16>, matmulFloat<WeightType::BF16>,
            matmulFloat<WeightType::Q4_0>, matmulFloat<WeightType::Q4_1>, matmulFloat<WeightType::Q8_0>},
-          quantise, rmsNorm, attention<true>, attention<false>, rope, siluMul, addRows, storeF16, maximum, sumExp,
-          firstAbove, gumbelArgmax};
+          quantise, rmsNorm, layerNorm, attention<true>, attention<false>, rope, siluMul, gelu, geluMul, softCap, scale,
+          addScaled, addRows, storeF16, maximum, sumExp, firstAbove, gumbelArgmax};
 }

@@ -485,7 +485,7 @@ LANES_INLINE int32_t reduceAdd(Int v) {
 LANES_INLINE Float negate(Float a) { return asFloat(bitXor(asBits(a), broadcastInt(INT32_MIN))); }
 LANES_INLINE Float absolute(Float a) { return asFloat(bitAnd(asBits(a), broadcastInt(INT32_MAX))); }
 
-// exp16, log16, gumbel of numbers.h, operation for operation.
+// exp16, tanh16, gelu16, log16, gumbel of numbers.h, operation for operation.
 
 LANES_INLINE Float exp16(Float x) {
   const Mask inRange = greater(x, broadcast(kExpLow));
@@ -501,6 +501,25 @@ LANES_INLINE Float exp16(Float x) {
   p = fma(p, r, broadcast(kExp5));
   p = add(fma(p, mul(r, r), r), broadcast(1.0f));
   return select(inRange, asFloat(add(asBits(p), shiftLeft<23>(asBits(shifted)))), broadcast(0.0f));
+}
+
+LANES_INLINE Float tanh16(Float x) {
+  const Float a = absolute(x);
+  const Float far = sub(broadcast(1.0f), div(broadcast(2.0f), add(exp16(add(a, a)), broadcast(1.0f))));
+  const Float z = mul(x, x);
+  Float p = fma(broadcast(kTanh0), z, broadcast(kTanh1));
+  p = fma(p, z, broadcast(kTanh2));
+  p = fma(p, z, broadcast(kTanh3));
+  p = fma(p, z, broadcast(kTanh4));
+  const Float near = fma(mul(p, z), x, x);
+  // |far| is 0.5 or more, so its sign bit is clear and takes x's.
+  const Float signedFar = asFloat(bitXor(asBits(far), bitAnd(asBits(x), broadcastInt(INT32_MIN))));
+  return select(isNaN(x), x, select(greater(broadcast(kTanhSplit), a), near, signedFar));
+}
+
+LANES_INLINE Float gelu16(Float x) {
+  const Float e = exp16(mul(x, fma(broadcast(kGelu3), mul(x, x), broadcast(kGelu1))));
+  return div(x, add(broadcast(1.0f), e));
 }
 
 LANES_INLINE Float log16(Float x) {

@@ -60,6 +60,29 @@ inline float exp16(float x) {
   return bitsToFloat(floatToBits(p) + (floatToBits(shifted) << 23));
 }
 
+// tanh (Cephes tanhf): a polynomial below 0.625, 1 - 2 / (exp(2 |x|) + 1) above. |error| < 2 ulp; NaN stays NaN.
+constexpr float kTanhSplit = 0.625f;
+constexpr float kTanh0 = -5.70498872745e-3f, kTanh1 = 2.06390887954e-2f, kTanh2 = -5.37397155531e-2f, kTanh3 = 1.33314422036e-1f,
+                kTanh4 = -3.33332819422e-1f;
+
+inline float tanh16(float x) {
+  if (x != x) return x;
+  const float a = bitsToFloat(floatToBits(x) & 0x7fffffff);
+  if (!(kTanhSplit > a))
+    return bitsToFloat(floatToBits(1.0f - 2.0f / (exp16(a + a) + 1.0f)) | (floatToBits(x) & 0x80000000u));
+  const float z = x * x;
+  float p = std::fma(kTanh0, z, kTanh1);
+  p = std::fma(p, z, kTanh2);
+  p = std::fma(p, z, kTanh3);
+  p = std::fma(p, z, kTanh4);
+  return std::fma(p * z, x, x);
+}
+
+// GELU in its tanh form, x / 2 * (1 + tanh(u)) with u = sqrt(2 / pi) (x + 0.044715 x^3), which is x / (1 + exp(-2 u)).
+constexpr float kGelu1 = -1.5957691216f, kGelu3 = -0.0713548163f;  // of -2 u
+
+inline float gelu16(float x) { return x / (1.0f + exp16(x * std::fma(kGelu3, x * x, kGelu1))); }
+
 // log for normal positive x: x = 2^e m, m in [sqrt(1/2), sqrt 2); polynomial on m - 1 (Cephes logf). |error| < 2 ulp.
 constexpr uint32_t kLogSplit = 0x3f3504f3;  // bits of sqrt(1/2)
 constexpr float kLog0 = 7.0376836292e-2f, kLog1 = -1.1514610310e-1f, kLog2 = 1.1676998740e-1f, kLog3 = -1.2420140846e-1f,

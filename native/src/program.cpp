@@ -14,7 +14,7 @@ namespace outrider {
 namespace {
 
 const char* const kNames[kOpcodes] = {"embed", "rmsNorm", "quantise", "matmul", "gated", "rotary",
-                                      "rope",  "store",   "attend",   "add",    "select"};
+                                      "rope",  "store",   "attend",   "add",    "select", "layerNorm"};
 
 size_t padded(size_t n) { return (n + kLanes - 1) / kLanes * kLanes; }
 
@@ -35,8 +35,22 @@ Range share(int total, int chunk, int chunks) {
   return {int(int64_t(total) * chunk / chunks), int(int64_t(total) * (chunk + 1) / chunks)};
 }
 
-constexpr int kGatedRows = 64;  // rows of gate and up that stay in the second-level cache between product and SiLU
-constexpr int kGatedTiles = 8;
+constexpr int kStepRows = 64;  // rows of a product that stay in the second-level cache until they are finished
+constexpr int kStepTiles = 8;
+constexpr int kStepFloats = (kStepRows + 8 * kStepTiles) * kLanes;
+
+// Cuts a product into steps whose results fit kStepFloats: step(tile, tiles, row, rows).
+template <class Step>
+void forSteps(Range tiles, int rows, Step step) {
+  const int tileStep = rows > 8 ? 1 : kStepTiles;
+  for (int t = tiles.begin; t < tiles.end; t += tileStep)
+    for (int r = 0; r < rows; r += kStepRows) step(t, std::min(tileStep, tiles.end - t), r, std::min(kStepRows, rows - r));
+}
+
+MatmulFn product(const Kernels& k, const Weight& w, bool quantised) {
+  if (!quantised) return k.matmulFloat[floatIndex(w.type)];
+  return k.matmulQuantised[w.type == WeightType::Q4_0 ? 0 : w.type == WeightType::Q4_1 ? 1 : 2];
+}
 constexpr int kDecodingRows = 16;
 
 }  // namespace
@@ -153,6 +167,20 @@ void Program::checkOps() {
       index(field, spec_.constants.size(), "constant");
       return spec_.constants[size_t(f[field])];
     };
+    const auto optional = [&](int field, int64_t size, const char* what) {
+      if (f[field] == 0) return;
+      if (f[field] < 0 || size_t(f[field]) > spec_.constants.size())
+        fail(std::string(what) + " " + std::to_string(f[field]) + ", expected 0 to " + std::to_string(spec_.constants.size()));
+      same(int64_t(spec_.constants[size_t(f[field]) - 1].size()), size, what);
+    };
+    const auto choice = [&](int field, int count, const char* what) {
+      if (f[field] < 0 || f[field] >= count)
+        fail(std::string(what) + " " + std::to_string(f[field]) + ", expected 0 to " + std::to_string(count - 1));
+    };
+    const auto scalar = [&](bool ok, const char* what) {
+      if (!ok) fail(what);
+    };
+    const float s = spec_.scalars[size_t(op)];
     const auto positive = [&](int field, const char* what) {
       if (f[field] < 1) fail(std::string(what) + " is " + std::to_string(f[field]) + ", expected 1 or more");
     };
@@ -172,7 +200,9 @@ void Program::checkOps() {
         const auto& out = buffer(2, 0, "output");
         same(out.width, w.k, "output width and weight's row length");
         same(out.outputs, 0, "embedding rows");
-        if (w.rows < spec_.vocab) fail("the weight has fewer rows than the vocabulary");
+        choice(3, 2, "by");
+        if (f[3] == 0 && w.rows < spec_.vocab) fail("the weight has fewer rows than the vocabulary");
+        if (f[3] == 1 && w.rows < spec_.maxPosition) fail("the weight has fewer rows than there are positions");
         break;
       }
       case Opcode::RmsNorm: {
@@ -181,7 +211,21 @@ void Program::checkOps() {
         same(in.width, int64_t(constant(2).size()), "input width and weight");
         same(in.width, out.width, "input and output width");
         same(in.outputs, out.outputs, "the rows of input and output");
-        if (!(spec_.scalars[size_t(op)] >= 0)) fail("epsilon must be 0 or more");
+        if (f[4] != 0) {
+          buffer(3, 0, "output");
+          distinct(1, 3);
+        }
+        scalar(s >= 0, "epsilon must be 0 or more");
+        break;
+      }
+      case Opcode::LayerNorm: {
+        const auto& in = buffer(1, 0, "input");
+        const auto& out = buffer(4, -1, "output");
+        same(in.width, int64_t(constant(2).size()), "input width and weight");
+        same(in.width, int64_t(constant(3).size()), "input width and bias");
+        same(in.width, out.width, "input and output width");
+        same(in.outputs, out.outputs, "the rows of input and output");
+        scalar(s >= 0, "epsilon must be 0 or more");
         break;
       }
       case Opcode::Quantise: {
@@ -196,6 +240,10 @@ void Program::checkOps() {
         const Weight& w = weight(2);
         product(in, w, buffer(3, 0, "output"));
         distinct(1, 3);
+        optional(5, w.rows, "output width and bias");
+        choice(6, 3, "finish");
+        scalar(s > -1e30f && s < 1e30f, "the factor must be finite");
+        if (Finish(f[6]) == Finish::SoftCap) scalar(s >= 1e-3f, "the soft cap must be 0.001 or more");
         break;
       }
       case Opcode::Gated: {
@@ -206,6 +254,7 @@ void Program::checkOps() {
         product(in, gate, out);
         product(in, up, out);
         distinct(1, 4);
+        choice(5, 2, "activation");
         break;
       }
       case Opcode::Rotary: {
@@ -225,6 +274,8 @@ void Program::checkOps() {
         if (rotary.width > f[4]) fail("the rotary part is larger than a head");
         same(x.outputs, 0, "rope rows");
         same(rotary.outputs, 0, "rotary rows");
+        optional(6, f[4], "head size and norm");
+        scalar(s >= 0, "epsilon must be 0 or more");
         distinct(1, 2);
         break;
       }
@@ -249,6 +300,8 @@ void Program::checkOps() {
         same(q.outputs, 0, "attention rows");
         same(out.outputs, 0, "attention rows");
         if (f[5] < 0) fail("the window must be 0 or more");
+        optional(6, 1, "soft cap");
+        if (f[6] != 0) scalar(*optionalConstant(f[6]) >= 1e-3f && *optionalConstant(f[6]) < 1e30f, "the soft cap must be 0.001 or more");
         distinct(1, 2);
         break;
       }
@@ -289,6 +342,7 @@ void Program::findStages() {
     switch (Opcode(f[0])) {
       case Opcode::Embed: w = {f[2]}; break;
       case Opcode::RmsNorm: r = {f[1]}; w = {f[3]}; break;
+      case Opcode::LayerNorm: r = {f[1]}; w = {f[4]}; break;
       case Opcode::Quantise: case Opcode::Select: r = {f[1]}; w = {f[2]}; break;
       case Opcode::Matmul: r = {f[1]}; w = {f[3]}; break;
       case Opcode::Gated: r = {f[1]}; w = {f[4]}; break;
@@ -335,6 +389,7 @@ int Program::chunksOf(int op, int rows, int outputs) const {
   switch (Opcode(f[0])) {
     case Opcode::Embed: return byRow(rows, 4);
     case Opcode::RmsNorm: return byRow(rowsOf(f[1]), 2);
+    case Opcode::LayerNorm: return byRow(rowsOf(f[1]), 2);
     case Opcode::Quantise: return byRow(rowsOf(f[1]), 2);
     case Opcode::Matmul: return byTile(rowsOf(f[1]), *spec_.weights[size_t(f[2])]);
     case Opcode::Gated: return byTile(rowsOf(f[1]), *spec_.weights[size_t(f[2])]);
@@ -359,35 +414,39 @@ void Program::execute(Pass& pass, int op, int chunk, int chunks, int thread) {
   const Kernels& k = core_->kernels;
   const auto rowsOf = [&](int buffer) { return spec_.buffers[size_t(buffer)].outputs ? pass.outputs : pass.rows; };
   const auto width = [&](int buffer) { return spec_.buffers[size_t(buffer)].width; };
-  const auto matmul = [&](const Weight& w, bool quantised) {
-    if (!quantised) return k.matmulFloat[floatIndex(w.type)];
-    return k.matmulQuantised[w.type == WeightType::Q4_0 ? 0 : w.type == WeightType::Q4_1 ? 1 : 2];
+  // A norm writes float rows, quantised rows, or adds to float rows.
+  const auto norm = [&](int in, int out, bool accumulate, auto normalise) {
+    const Range r = share(rowsOf(in), chunk, chunks);
+    const int n = width(in);
+    const bool quantised = spec_.buffers[size_t(out)].quantised != 0;
+    std::vector<float>& y = scratch_[size_t(thread)].floats;
+    if ((quantised || accumulate) && y.size() < padded(size_t(n))) y.resize(padded(size_t(n)));
+    for (int i = r.begin; i < r.end; i++) {
+      normalise(floats(in, i), n, quantised || accumulate ? y.data() : floats(out, i));
+      if (quantised) k.quantise(y.data(), n, bytes(out, i));
+      else if (accumulate) k.add(floats(out, i), y.data(), n, floats(out, i));
+    }
   };
   switch (Opcode(f[0])) {
     case Opcode::Embed: {
       const Range r = share(pass.rows, chunk, chunks);
       for (int i = r.begin; i < r.end; i++) {
         float* out = floats(f[2], i);
-        spec_.weights[size_t(f[1])]->unpackRow(pass.in.rows[size_t(i)].token, out);
-        if (scalar != 1.0f)
-          for (int d = 0; d < width(f[2]); d++) out[d] *= scalar;
+        const Row& row = pass.in.rows[size_t(i)];
+        spec_.weights[size_t(f[1])]->unpackRow(f[3] == 0 ? row.token : row.position, out);
+        if (scalar != 1.0f) k.scale(out, width(f[2]), scalar, out);
       }
       break;
     }
     case Opcode::RmsNorm: {
-      const Range r = share(rowsOf(f[1]), chunk, chunks);
-      const int n = width(f[1]);
       const float* weight = spec_.constants[size_t(f[2])].data();
-      if (!spec_.buffers[size_t(f[3])].quantised) {
-        for (int i = r.begin; i < r.end; i++) k.rmsNorm(floats(f[1], i), weight, n, scalar, floats(f[3], i));
-        break;
-      }
-      std::vector<float>& y = scratch_[size_t(thread)].floats;
-      if (y.size() < padded(size_t(n))) y.resize(padded(size_t(n)));
-      for (int i = r.begin; i < r.end; i++) {
-        k.rmsNorm(floats(f[1], i), weight, n, scalar, y.data());
-        k.quantise(y.data(), n, bytes(f[3], i));
-      }
+      norm(f[1], f[3], f[4] != 0, [&](const float* x, int n, float* y) { k.rmsNorm(x, weight, n, scalar, y); });
+      break;
+    }
+    case Opcode::LayerNorm: {
+      const float* weight = spec_.constants[size_t(f[2])].data();
+      const float* bias = spec_.constants[size_t(f[3])].data();
+      norm(f[1], f[4], false, [&](const float* x, int n, float* y) { k.layerNorm(x, weight, bias, n, scalar, y); });
       break;
     }
     case Opcode::Quantise: {
@@ -395,36 +454,24 @@ void Program::execute(Pass& pass, int op, int chunk, int chunks, int thread) {
       for (int i = r.begin; i < r.end; i++) k.quantise(floats(f[1], i), width(f[1]), bytes(f[2], i));
       break;
     }
-    case Opcode::Matmul: {
-      const Weight& w = *spec_.weights[size_t(f[2])];
-      const Range tiles = share(w.tiles, chunk, chunks);
-      const Buffer& in = buffers_[size_t(f[1])];
-      const Buffer& out = buffers_[size_t(f[3])];
-      matmul(w, spec_.buffers[size_t(f[1])].quantised)({w.data(), w.k, tiles.begin, tiles.end, in.data, in.rowBytes, rowsOf(f[1]),
-                                                       reinterpret_cast<float*>(out.data), out.rowBytes / 4, f[4] != 0});
-      break;
-    }
+    case Opcode::Matmul: matmul(f, scalar, rowsOf(f[1]), chunk, chunks); break;
     case Opcode::Gated: {
       const Weight& gate = *spec_.weights[size_t(f[2])];
       const Weight& up = *spec_.weights[size_t(f[3])];
       const bool quantised = spec_.buffers[size_t(f[1])].quantised;
       const Range tiles = share(gate.tiles, chunk, chunks);
       const Buffer& in = buffers_[size_t(f[1])];
-      const int rows = rowsOf(f[1]);
-      const int tileStep = rows > 8 ? 1 : kGatedTiles;
-      float g[kGatedRows * kLanes + 8 * kGatedTiles * kLanes], u[kGatedRows * kLanes + 8 * kGatedTiles * kLanes];
-      for (int t = tiles.begin; t < tiles.end; t += tileStep) {
-        const int count = std::min(tileStep, tiles.end - t), stride = count * kLanes;
-        for (int r = 0; r < rows; r += kGatedRows) {
-          const int n = std::min(kGatedRows, rows - r);
-          MatmulArgs args{gate.tile(t), gate.k, 0, count, in.data + in.rowBytes * size_t(r), in.rowBytes, n, g, size_t(stride), false};
-          matmul(gate, quantised)(args);
-          args.weights = up.tile(t);
-          args.out = u;
-          matmul(up, quantised)(args);
-          for (int i = 0; i < n; i++) k.siluMul(g + i * stride, u + i * stride, stride, floats(f[4], r + i) + t * kLanes);
-        }
-      }
+      const auto activate = Activation(f[5]) == Activation::Gelu ? k.geluMul : k.siluMul;
+      float g[kStepFloats], u[kStepFloats];
+      forSteps(tiles, rowsOf(f[1]), [&](int tile, int count, int row, int n) {
+        const int stride = count * kLanes;
+        MatmulArgs args{gate.tile(tile), gate.k, 0, count, in.data + in.rowBytes * size_t(row), in.rowBytes, n, g, size_t(stride), false};
+        product(k, gate, quantised)(args);
+        args.weights = up.tile(tile);
+        args.out = u;
+        product(k, up, quantised)(args);
+        for (int i = 0; i < n; i++) activate(g + i * stride, u + i * stride, stride, floats(f[4], row + i) + tile * kLanes);
+      });
       break;
     }
     case Opcode::Rotary: {
@@ -441,7 +488,13 @@ void Program::execute(Pass& pass, int op, int chunk, int chunks, int thread) {
     }
     case Opcode::Rope: {
       const Range r = share(pass.rows, chunk, chunks);
-      for (int i = r.begin; i < r.end; i++) k.rope(floats(f[1], i), f[3], f[4], width(f[2]), f[5] != 0, floats(f[2], i));
+      const float* weight = optionalConstant(f[6]);
+      for (int i = r.begin; i < r.end; i++) {
+        float* x = floats(f[1], i);
+        if (weight)
+          for (int head = 0; head < f[3]; head++) k.rmsNorm(x + head * f[4], weight, f[4], scalar, x + head * f[4]);
+        k.rope(x, f[3], f[4], width(f[2]), f[5] != 0, floats(f[2], i));
+      }
       break;
     }
     case Opcode::Store: {
@@ -465,9 +518,40 @@ void Program::execute(Pass& pass, int op, int chunk, int chunks, int thread) {
   }
 }
 
+void Program::matmul(const int32_t* f, float scalar, int rows, int chunk, int chunks) {
+  const Kernels& k = core_->kernels;
+  const Weight& w = *spec_.weights[size_t(f[2])];
+  const Range tiles = share(w.tiles, chunk, chunks);
+  const Buffer& in = buffers_[size_t(f[1])];
+  const Buffer& out = buffers_[size_t(f[3])];
+  const auto run = product(k, w, spec_.buffers[size_t(f[1])].quantised != 0);
+  const bool accumulate = f[4] != 0;
+  const float* bias = optionalConstant(f[5]);
+  const Finish finish = Finish(f[6]);
+  if (!bias && finish == Finish::Scale && scalar == 1.0f)
+    return run({w.data(), w.k, tiles.begin, tiles.end, in.data, in.rowBytes, rows, reinterpret_cast<float*>(out.data),
+                out.rowBytes / 4, accumulate});
+  float y[kStepFloats];
+  forSteps(tiles, rows, [&](int tile, int count, int row, int n) {
+    const int stride = count * kLanes, column = tile * kLanes, columns = std::min(stride, w.rows - column);
+    run({w.tile(tile), w.k, 0, count, in.data + in.rowBytes * size_t(row), in.rowBytes, n, y, size_t(stride), false});
+    for (int i = 0; i < n; i++) {
+      float* from = y + i * stride;
+      float* to = floats(f[3], row + i) + column;
+      if (bias) k.add(from, bias + column, columns, from);
+      if (finish == Finish::Gelu) k.gelu(from, columns, from);
+      else if (finish == Finish::SoftCap) k.softCap(from, columns, scalar, from);
+      else if (scalar != 1.0f) k.scale(from, columns, scalar, from);
+      if (accumulate) k.add(to, from, columns, to);
+      else std::memcpy(to, from, size_t(columns) * 4);
+    }
+  });
+}
+
 void Program::attend(Pass& pass, const int32_t* f, float scale, int chunk, int chunks, int thread) {
   const Cache& cache = *spec_.cache;
   const int layer = f[3], heads = f[4], window = f[5], group = heads / cache.heads, dim = cache.headDim;
+  const float softCap = f[6] == 0 ? 0.0f : *optionalConstant(f[6]);
   Scratch& scratch = scratch_[size_t(thread)];
   const auto run = cache.half ? core_->kernels.attentionF16 : core_->kernels.attentionF32;
 
@@ -518,7 +602,7 @@ void Program::attend(Pass& pass, const int32_t* f, float scale, int chunk, int c
       ends[n] = position + 1;
       firsts[n] = window > 0 ? std::max(0, position + 1 - window) : 0;
     }
-    run({dim, cache.valueStride, keys, values, end - begin, queries, firsts, ends, outs, scale, scratch.floats.data()});
+    run({dim, cache.valueStride, keys, values, end - begin, queries, firsts, ends, outs, scale, softCap, scratch.floats.data()});
   };
 
   const auto regular = [&](int r) { return pass.paths[size_t(r)].firstIrregular > pass.in.rows[size_t(r)].position / kLanes; };

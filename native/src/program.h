@@ -24,19 +24,23 @@ struct Core {
 std::vector<std::string> instructionSets();  // usable here, best first
 
 enum class Opcode : int32_t {
-  Embed = 0,      // weight, out                               scale
-  RmsNorm = 1,    // in, constant, out (float or quantised)    epsilon
+  Embed = 0,      // weight, out, by (0: token, 1: position)   scale
+  RmsNorm = 1,    // in, constant, out (float or quantised), accumulate  epsilon
   Quantise = 2,   // in, out
-  Matmul = 3,     // in, weight, out, accumulate
-  Gated = 4,      // in, gate weight, up weight, out           out = silu(in gate) * (in up)
+  Matmul = 3,     // in, weight, out, accumulate, bias, Finish   factor or cap; out (+)= finish(in weight + bias)
+  Gated = 4,      // in, gate weight, up weight, out, Activation  out = activation(in gate) * (in up)
   Rotary = 5,     // constant (frequencies), out               magnitude; out: cosines, sines of position * frequency
-  Rope = 6,       // x, rotary, heads, headDim, interleaved
+  Rope = 6,       // x, rotary, heads, headDim, interleaved, norm  epsilon; norm: RMSNorm of each head before
   Store = 7,      // keys, values, layer
-  Attend = 8,     // queries, out, layer, heads, window (0: all)  scale
+  Attend = 8,     // queries, out, layer, heads, window (0: all), soft cap  scale
   Add = 9,        // a, b, out
   Select = 10,    // in, out                                    rows that want logits move to the front
+  LayerNorm = 11, // in, weight, bias (constants), out (float or quantised)  epsilon
 };
-constexpr int kOpcodes = 11;
+constexpr int kOpcodes = 12;
+// Bias, norm and soft cap: 1 + the index of a constant, or 0 for none.
+enum class Finish : int32_t { Scale = 0, Gelu = 1, SoftCap = 2 };  // times factor; gelu; soft-capped
+enum class Activation : int32_t { Silu = 0, Gelu = 1 };
 constexpr int kOpInts = 8;  // opcode and up to seven fields
 
 struct ProgramSpec {
@@ -107,7 +111,9 @@ class Program {
   void planChunks(int rows, int outputs);
   int chunksOf(int op, int rows, int outputs) const;
   void execute(Pass&, int op, int chunk, int chunks, int thread);
+  void matmul(const int32_t* f, float scalar, int rows, int chunk, int chunks);
   void attend(Pass&, const int32_t* f, float scale, int chunk, int chunks, int thread);
+  const float* optionalConstant(int32_t field) const { return field == 0 ? nullptr : spec_.constants[size_t(field) - 1].data(); }
   const int32_t* fields(int op) const { return &spec_.ops[size_t(op) * kOpInts]; }
   float* floats(int buffer, int row) const {
     return reinterpret_cast<float*>(buffers_[size_t(buffer)].data + buffers_[size_t(buffer)].rowBytes * size_t(row));

@@ -101,6 +101,15 @@ void rmsNorm(const float* x, const float* weight, int k, float eps, float* y) {
   for (int i = 0; i < k; i++) y[i] = (x[i] * inverse) * weight[i];
 }
 
+void layerNorm(const float* x, const float* weight, const float* bias, int k, float eps, float* y) {
+  float sums[kLanes] = {}, squares[kLanes] = {};
+  for (int i = 0; i < k; i++) sums[i % kLanes] += x[i];
+  const float mean = reduce16(sums) / float(k);
+  for (int i = 0; i < k; i++) squares[i % kLanes] = std::fma(x[i] - mean, x[i] - mean, squares[i % kLanes]);
+  const float inverse = 1.0f / std::sqrt(reduce16(squares) / float(k) + eps);
+  for (int i = 0; i < k; i++) y[i] = std::fma((x[i] - mean) * inverse, weight[i], bias[i]);
+}
+
 template <bool half>
 float cached(const void* block, size_t index) {
   return half ? halfToFloat(static_cast<const uint16_t*>(block)[index]) : static_cast<const float*>(block)[index];
@@ -116,6 +125,7 @@ void attention(const AttentionArgs& a) {
       for (int d = 0; d < a.headDim; d++)
         s = std::fma(a.queries[j][d], cached<half>(a.keys[t / kLanes], size_t(d) * kLanes + t % kLanes), s);
       p[t] = s * a.scale;
+      if (a.softCap != 0) p[t] = tanh16(p[t] * (1.0f / a.softCap)) * a.softCap;
       m = p[t] > m ? p[t] : m;
     }
     float lanes[kLanes] = {};
@@ -147,6 +157,26 @@ void rope(float* x, int heads, int headDim, int rotary, bool interleaved, const 
 
 void siluMul(const float* gate, const float* up, int k, float* y) {
   for (int i = 0; i < k; i++) y[i] = (gate[i] / (1.0f + exp16(-gate[i]))) * up[i];
+}
+
+void gelu(const float* x, int k, float* y) {
+  for (int i = 0; i < k; i++) y[i] = gelu16(x[i]);
+}
+
+void geluMul(const float* gate, const float* up, int k, float* y) {
+  for (int i = 0; i < k; i++) y[i] = gelu16(gate[i]) * up[i];
+}
+
+void softCap(const float* x, int k, float cap, float* y) {
+  for (int i = 0; i < k; i++) y[i] = tanh16(x[i] * (1.0f / cap)) * cap;
+}
+
+void scale(const float* x, int k, float factor, float* y) {
+  for (int i = 0; i < k; i++) y[i] = x[i] * factor;
+}
+
+void addScaled(const float* x, int k, float factor, float* y) {
+  for (int i = 0; i < k; i++) y[i] = std::fma(x[i], factor, y[i]);
 }
 
 void add(const float* a, const float* b, int k, float* y) {
@@ -196,8 +226,8 @@ const Kernels& reference() {
       {matmulQuantised<WeightType::Q4_0>, matmulQuantised<WeightType::Q4_1>, matmulQuantised<WeightType::Q8_0>},
       {matmulFloat<WeightType::F32>, matmulFloat<WeightType::F16>, matmulFloat<WeightType::BF16>,
        matmulFloat<WeightType::Q4_0>, matmulFloat<WeightType::Q4_1>, matmulFloat<WeightType::Q8_0>},
-      quantise, rmsNorm, attention<true>, attention<false>, rope, siluMul, add, storeF16, maximum, sumExp, firstAbove,
-      gumbelArgmax};
+      quantise, rmsNorm, layerNorm, attention<true>, attention<false>, rope, siluMul, gelu, geluMul, softCap, scale, addScaled,
+      add, storeF16, maximum, sumExp, firstAbove, gumbelArgmax};
   return table;
 }
 

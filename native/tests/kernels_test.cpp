@@ -187,6 +187,17 @@ void testRmsNorm() {
   check(same(expected, found), "rmsNorm k " + std::to_string(k));
 }
 
+void testLayerNorm() {
+  const int k = between(1, oneIn(4) ? 1600 : 100);
+  std::vector<float> x = values(size_t(k));
+  const std::vector<float> weight = values(size_t(k)), bias = values(size_t(k));
+  if (oneIn(4)) std::fill(x.begin(), x.end(), oneIn(2) ? -0.0f : 3.0f);
+  std::vector<float> expected(size_t(k) + 1, 7.0f), found = expected;
+  reference().layerNorm(x.data(), weight.data(), bias.data(), k, 1e-5f, expected.data());
+  table->layerNorm(x.data(), weight.data(), bias.data(), k, 1e-5f, found.data());
+  check(same(expected, found), "layerNorm k " + std::to_string(k));
+}
+
 void testAttention(bool half) {
   const int headDim = oneIn(2) ? 16 * between(1, 8) : between(8, 128), count = between(1, kMaxQueries);
   const int valueStride = (headDim + 15) / 16 * 16 + 16 * between(0, 1), longest = oneIn(4) ? 400 : 70;
@@ -251,7 +262,7 @@ void testAttention(bool half) {
   }
   std::vector<float> scratch(size_t(count) * blocks * 16, kNaN);
   AttentionArgs args{headDim, valueStride, keys.data(), blockValues.data(), count, queries.data(), first, end,
-                     outs.data(), 1.0f / std::sqrt(float(headDim)), scratch.data()};
+                     outs.data(), 1.0f / std::sqrt(float(headDim)), oneIn(3) ? uniform(0.5f, 50) : 0.0f, scratch.data()};
   (half ? reference().attentionF16 : reference().attentionF32)(args);
   args.outs = foundOuts.data();
   std::fill(scratch.begin(), scratch.end(), kNaN);
@@ -297,6 +308,23 @@ void testElementwise() {
   table->add(a.data(), b.data(), k, found.data());
   check(same(expected, found), "add k " + std::to_string(k));
 
+  reference().gelu(a.data(), k, expected.data());
+  table->gelu(a.data(), k, found.data());
+  check(same(expected, found), "gelu k " + std::to_string(k));
+  reference().geluMul(a.data(), b.data(), k, expected.data());
+  table->geluMul(a.data(), b.data(), k, found.data());
+  check(same(expected, found), "geluMul k " + std::to_string(k));
+  const float factor = uniform(0.1f, 60);
+  reference().softCap(a.data(), k, factor, expected.data());
+  table->softCap(a.data(), k, factor, found.data());
+  check(same(expected, found), "softCap k " + std::to_string(k));
+  reference().addScaled(b.data(), k, factor, expected.data());
+  table->addScaled(b.data(), k, factor, found.data());
+  check(same(expected, found), "addScaled k " + std::to_string(k));
+  reference().scale(a.data(), k, factor, expected.data());
+  table->scale(a.data(), k, factor, found.data());
+  check(same(expected, found), "scale k " + std::to_string(k));
+
   for (float& x : a) {
     if (oneIn(4)) x = bitsToFloat(uint32_t(random64()));              // any bits
     if (oneIn(8)) x = halfToFloat(finiteHalf()) * (1 + 0x1p-11f);     // ties
@@ -310,6 +338,23 @@ void testElementwise() {
   }
 }
 
+// Against the C library in double precision: the definitions are what their names say.
+void testFunctions() {
+  double worstTanh = 0, worstGelu = 0;
+  for (int i = 0; i < 200000; i++) {
+    const float x = oneIn(4) ? uniform(-0.7f, 0.7f) : uniform(-12, 12);
+    float t, g;
+    table->softCap(&x, 1, 1.0f, &t);
+    table->gelu(&x, 1, &g);
+    const double tanhX = std::tanh(double(x)), u = 0.79788456080286536 * (double(x) + 0.044715 * std::pow(double(x), 3));
+    const double geluX = double(x) / (1 + std::exp(-2 * u));
+    worstTanh = std::max(worstTanh, std::fabs(double(t) - tanhX) / std::max(std::fabs(tanhX), 1e-30));
+    worstGelu = std::max(worstGelu, std::fabs(double(g) - geluX) / (std::fabs(geluX) + 1e-6));
+  }
+  check(worstTanh < 3e-7, "tanh is off by " + std::to_string(worstTanh * 1e7) + "e-7");
+  check(worstGelu < 2e-6, "gelu is off by " + std::to_string(worstGelu * 1e7) + "e-7");
+}
+
 void testExp() {
   std::vector<float> x, ones, expected, found;
   for (int i = 0; i < 100000; i++) x.push_back(uniform(-95, 95));
@@ -321,6 +366,17 @@ void testExp() {
   reference().siluMul(x.data(), ones.data(), int(x.size()), expected.data());
   table->siluMul(x.data(), ones.data(), int(x.size()), found.data());
   check(same(expected, found), "siluMul over the range of exp");
+  for (const float special : {kNaN, kTanhSplit, -kTanhSplit, std::nextafter(kTanhSplit, 0.0f)}) {
+    x.push_back(special);
+    expected.push_back(0);
+    found.push_back(0);
+  }
+  reference().softCap(x.data(), int(x.size()), 1, expected.data());
+  table->softCap(x.data(), int(x.size()), 1, found.data());
+  check(same(expected, found), "softCap over the range of exp, and of NaN");
+  reference().gelu(x.data(), int(x.size()), expected.data());
+  table->gelu(x.data(), int(x.size()), found.data());
+  check(same(expected, found), "gelu over the range of exp, and of NaN");
 }
 
 void testSampling() {
@@ -379,6 +435,7 @@ int main(int argc, char** argv) {
       }
       testQuantise();
       testRmsNorm();
+      testLayerNorm();
       for (int j = 0; j < 3; j++) {
         testAttention(true);
         testAttention(false);
@@ -389,6 +446,7 @@ int main(int argc, char** argv) {
     }
     testAllHalves();
     testExp();
+    testFunctions();
     std::printf("%s: %d passed\n", t->name, passed - before);
   }
   std::printf("%d passed, %d failed\n", passed, failed);

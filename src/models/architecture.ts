@@ -14,31 +14,33 @@ export interface ModelConfig {
   readonly headDim: number;
 }
 
-/** A tensor that the file must hold (or may, when optional), by its name there. */
-export interface TensorSpec {
-  readonly name: string;
-  /** [rows, columns] of a matrix or [length] of a vector of float32. */
-  readonly shape: readonly [number, number] | readonly [number];
-  readonly optional?: boolean;
-}
-
-/** The weights by the names that an architecture's `tensors` gives them. */
+/**
+ * The weights by the names that they have in GGUF files. Asking for one is also how a program declares it: before
+ * anything is loaded, `planModel` runs the program on weights that only write down what it asks for.
+ */
 export interface ModelWeights {
-  matrix(name: string): Weight;
-  optionalMatrix(name: string): Weight | undefined;
-  vector(name: string): Float32Array;
-  optionalVector(name: string): Float32Array | undefined;
+  /** [rows, columns] */
+  matrix(name: string, rows: number, columns: number): Weight;
+  optionalMatrix(name: string, rows: number, columns: number): Weight | undefined;
+  /** Matrices whose rows lie one after another in one tensor, as fused projections do. */
+  fusedMatrices(name: string, rows: readonly number[], columns: number): readonly Weight[];
+  /** [experts, rows, columns], as a matrix of experts * rows rows. */
+  expertMatrices(name: string, experts: number, rows: number, columns: number): Weight;
+  /** [length] float32 */
+  vector(name: string, length: number): Float32Array;
+  optionalVector(name: string, length: number): Float32Array | undefined;
+  /** The weights under `blk.INDEX.` */
+  layer(index: number): ModelWeights;
 }
 
 /**
- * One architecture: from metadata to a configuration, from that to the tensors it needs and to the program it is.
- * Adding one: a file beside this one, a line in `architectures.ts`, a golden.
+ * One architecture: from metadata to a configuration, and from that to the program that it is.
+ * docs/adding-an-architecture.md says how to add one.
  */
 export interface Architecture<C extends ModelConfig = ModelConfig> {
   /** `general.architecture` in GGUF files. */
   readonly name: string;
   config(metadata: Metadata): C;
-  tensors(config: C): readonly TensorSpec[];
   /** The forward pass; returns the logits of the wanted rows. */
   program(b: ProgramBuilder, config: C, w: ModelWeights): { logits: Tensor };
 }

@@ -1,9 +1,11 @@
 import { OutriderError, quote } from "../errors.js";
 import type { Architecture } from "./architecture.js";
 import { llama } from "./llama.js";
+import { qwen2 } from "./qwen2.js";
+import { qwen3 } from "./qwen3.js";
 
 /** Every architecture that Outrider runs. */
-export const architectures: readonly Architecture[] = [llama];
+export const architectures: readonly Architecture[] = [llama, qwen2, qwen3];
 
 /** The architecture of that name; an unknown one is `ERR_MODEL_UNSUPPORTED`, never a guess. */
 export function findArchitecture(name: unknown, file: string): Architecture {
@@ -13,6 +15,6 @@ export function findArchitecture(name: unknown, file: string): Architecture {
   throw new OutriderError(
     typeof name === "string" ? "ERR_MODEL_UNSUPPORTED" : "ERR_MODEL_FORMAT",
     `${file}: general.architecture is ${stated}. Supported: ${architectures.map((a) => a.name).join(", ")}. ` +
-      'Adding one: CONTRIBUTING.md, "A new architecture".',
+      "Adding one: docs/adding-an-architecture.md.",
   );
 }

@@ -2,39 +2,43 @@ import { OutriderError } from "../errors.js";
 import { KvCache } from "../runtime/kv-cache.js";
 import { Arena, isWeightType, type Weight } from "../runtime/weight.js";
 import type { ModelSource, TensorInfo } from "../weights/model-source.js";
-import { packedBytes, packMatrix, readVector } from "../weights/pack.js";
-import type { Architecture, ModelConfig, ModelWeights, TensorSpec } from "./architecture.js";
+import { packedBytes, packMatrices, readVector } from "../weights/pack.js";
+import type { Architecture, ModelConfig, ModelWeights } from "./architecture.js";
 import { findArchitecture } from "./architectures.js";
 import { Metadata } from "./metadata.js";
+import { type TensorSpec, tensorTable } from "./tensor-table.js";
 
 /** A model whose file was checked, before any of its data was read. */
 export interface ModelPlan {
   readonly architecture: Architecture;
   readonly config: ModelConfig;
   /** The tensors that the architecture uses, by name. */
-  readonly tensors: ReadonlyMap<string, TensorInfo>;
+  readonly tensors: ReadonlyMap<string, PlannedTensor>;
   /** Bytes of these tensors in the file. */
   readonly bytes: number;
+}
+
+interface PlannedTensor {
+  readonly info: TensorInfo;
+  readonly spec: TensorSpec;
 }
 
 /** Finds the architecture and checks that each tensor it needs is there in the right shape and a known type. */
 export function planModel(file: ModelSource): ModelPlan {
   const architecture = findArchitecture(file.metadata.get("general.architecture"), file.path);
   const config = architecture.config(new Metadata(file.metadata, file.path, architecture.name));
-  const tensors = new Map<string, TensorInfo>();
+  const tensors = new Map<string, PlannedTensor>();
   let bytes = 0;
-  for (const spec of architecture.tensors(config)) {
-    const tensor = file.tensors.get(spec.name);
-    if (!tensor) {
-      if (spec.optional) continue;
+  for (const spec of tensorTable(architecture, config, (name) => file.tensors.has(name))) {
+    const info = file.tensors.get(spec.name);
+    if (!info)
       throw new OutriderError(
         "ERR_MODEL_FORMAT",
         `${file.path}: tensor ${spec.name} is missing, expected ${shapeText(spec.shape)}`,
       );
-    }
-    checkTensor(file.path, tensor, spec);
-    tensors.set(spec.name, tensor);
-    bytes += tensor.bytes;
+    checkTensor(file.path, info, spec);
+    tensors.set(spec.name, { info, spec });
+    bytes += info.bytes;
   }
   const unused = [...file.tensors.keys()].filter((name) => !tensors.has(name));
   if (unused.length > 0)
@@ -47,8 +51,11 @@ export function planModel(file: ModelSource): ModelPlan {
 }
 
 function checkTensor(file: string, tensor: TensorInfo, spec: TensorSpec): void {
+  const outer = tensor.shape.slice(1).reverse();
   const found =
-    spec.shape.length === 1 && tensor.rows === 1 ? [tensor.columns] : [tensor.rows, tensor.columns];
+    spec.shape.length === 1 && tensor.rows === 1
+      ? [tensor.columns]
+      : [...(spec.shape.length === 2 ? [tensor.rows] : outer), tensor.columns];
   if (found.length !== spec.shape.length || found.some((n, i) => n !== spec.shape[i]))
     throw new OutriderError(
       "ERR_MODEL_FORMAT",
@@ -66,7 +73,7 @@ const shapeText = (shape: readonly number[]) => `[${shape.join(", ")}]`;
 /** All weights of a model in the core, with one owner. */
 export class LoadedWeights implements ModelWeights, Disposable {
   #arena: Arena | undefined;
-  readonly #matrices = new Map<string, Weight>();
+  readonly #matrices = new Map<string, readonly Weight[]>();
   readonly #vectors = new Map<string, Float32Array>();
 
   /**
@@ -84,16 +91,17 @@ export class LoadedWeights implements ModelWeights, Disposable {
       done += bytes;
       onProgress?.(done, plan.bytes);
     };
-    const isVector = (tensor: TensorInfo) => specs.get(tensor.name)?.shape.length === 1;
-    const specs = new Map(plan.architecture.tensors(plan.config).map((s) => [s.name, s]));
-    const queue = [...plan.tensors.values()].sort((a, b) => a.offset - b.offset).reverse();
+    const isVector = ({ spec }: PlannedTensor) => spec.shape.length === 1;
+    const partsOf = ({ info, spec }: PlannedTensor) => spec.fused ?? [info.rows];
+    const queue = [...plan.tensors.values()].sort((a, b) => a.info.offset - b.info.offset).reverse();
     const matrices = queue.filter((tensor) => !isVector(tensor));
-    const arena = new Arena(matrices.reduce((sum, tensor) => sum + packedBytes(file, tensor), 0));
+    const arena = new Arena(matrices.reduce((sum, t) => sum + packedBytes(file, t.info, partsOf(t)), 0));
     weights.#arena = arena;
     const worker = async () => {
       for (let tensor = queue.pop(); tensor; tensor = queue.pop()) {
-        if (isVector(tensor)) weights.#vectors.set(tensor.name, await readVector(file, tensor, count));
-        else weights.#matrices.set(tensor.name, await packMatrix(file, tensor, count, arena));
+        const { info } = tensor;
+        if (isVector(tensor)) weights.#vectors.set(info.name, await readVector(file, info, count));
+        else weights.#matrices.set(info.name, await packMatrices(file, info, partsOf(tensor), count, arena));
       }
     };
     const results = await Promise.allSettled([worker(), worker()]);
@@ -105,31 +113,60 @@ export class LoadedWeights implements ModelWeights, Disposable {
     return weights;
   }
 
-  optionalMatrix(name: string): Weight | undefined {
-    return this.#matrices.get(name);
-  }
-  optionalVector(name: string): Float32Array | undefined {
-    return this.#vectors.get(name);
-  }
+  // The shapes were checked when the model was planned.
   matrix(name: string): Weight {
+    return this.optionalMatrix(name) ?? missing(name);
+  }
+  optionalMatrix(name: string): Weight | undefined {
+    return this.#matrices.get(name)?.[0];
+  }
+  fusedMatrices(name: string): readonly Weight[] {
     return this.#matrices.get(name) ?? missing(name);
+  }
+  expertMatrices(name: string): Weight {
+    return this.matrix(name);
   }
   vector(name: string): Float32Array {
     return this.#vectors.get(name) ?? missing(name);
   }
+  optionalVector(name: string): Float32Array | undefined {
+    return this.#vectors.get(name);
+  }
+  layer(index: number): ModelWeights {
+    return new LayerWeights(this, `blk.${index}.`);
+  }
 
   [Symbol.dispose](): void {
-    for (const weight of this.#matrices.values()) weight[Symbol.dispose]();
+    for (const weight of [...this.#matrices.values()].flat()) weight[Symbol.dispose]();
     this.#arena?.[Symbol.dispose]();
     this.#matrices.clear();
     this.#vectors.clear();
   }
 }
 
+/** A model's weights under a prefix. */
+class LayerWeights implements ModelWeights {
+  readonly #all: LoadedWeights;
+  readonly #prefix: string;
+
+  constructor(all: LoadedWeights, prefix: string) {
+    this.#all = all;
+    this.#prefix = prefix;
+  }
+
+  matrix = (name: string) => this.#all.matrix(this.#prefix + name);
+  optionalMatrix = (name: string) => this.#all.optionalMatrix(this.#prefix + name);
+  fusedMatrices = (name: string) => this.#all.fusedMatrices(this.#prefix + name);
+  expertMatrices = (name: string) => this.#all.expertMatrices(this.#prefix + name);
+  vector = (name: string) => this.#all.vector(this.#prefix + name);
+  optionalVector = (name: string) => this.#all.optionalVector(this.#prefix + name);
+  layer = (index: number) => new LayerWeights(this.#all, `${this.#prefix}blk.${index}.`);
+}
+
 function missing(name: string): never {
   throw new OutriderError(
     "ERR_PROGRAM",
-    `weight ${name} is used by the architecture's program but not in its tensor table`,
+    `weight ${name} is used by the architecture's program but was not asked for when the model was planned`,
   );
 }
 

@@ -32,15 +32,54 @@ const opcodes = {
   attend: 8,
   add: 9,
   select: 10,
+  layerNorm: 11,
 } as const;
 const opInts = 8;
+
+const finishes = { none: 0, gelu: 1, softCap: 2 } as const;
+const activations = { silu: 0, gelu: 1 } as const;
+export type Activation = keyof typeof activations;
+
+/** What happens to a product, in this order, before it is used. */
+export interface Finish {
+  /** Added to every row. [weight.rows] */
+  readonly bias?: Float32Array | undefined;
+  readonly activation?: "gelu" | undefined;
+  readonly scale?: number | undefined;
+  /** cap * tanh(x / cap) */
+  readonly softCap?: number | undefined;
+}
+
+export interface RopeShape {
+  readonly heads: number;
+  readonly headDim: number;
+  /** Pairs (2i, 2i+1) of each head; else (i, i + half). */
+  readonly interleaved: boolean;
+  /** Each head is normalised (RMSNorm) before it is rotated. */
+  readonly norm?: { readonly weight: Float32Array; readonly epsilon: number } | undefined;
+}
+
+export interface AttentionShape {
+  readonly heads: number;
+  readonly scale: number;
+  /** How many positions a row sees, itself among them; 0: all. */
+  readonly window?: number | undefined;
+  /** Scores become cap * tanh(score / cap). */
+  readonly softCap?: number | undefined;
+}
+
+/** A constant that may be missing: 1 + its index, or 0. */
+interface Optional {
+  readonly constant: Float32Array | undefined;
+}
+const optional = (constant: Float32Array | undefined): Optional => ({ constant });
 
 interface Operation {
   readonly kind: keyof typeof opcodes;
   readonly inputs: readonly Tensor[];
   output: Tensor | undefined;
   /** Fields after the opcode; tensors and weights are resolved to numbers when the program is finished. */
-  readonly fields: readonly (Tensor | Weight | Float32Array | number)[];
+  readonly fields: readonly (Tensor | Weight | Float32Array | Optional | number)[];
   readonly scalar: number;
   /** The output takes the place of this input, which is not used again. */
   inPlace?: Tensor;
@@ -71,35 +110,59 @@ export class ProgramBuilder {
     this.#options = options;
   }
 
-  /** Rows of the weight for the pass's tokens. */
+  /** Positions run from 0 to one less. */
+  get maxPosition(): number {
+    return this.#options.maxPosition;
+  }
+
+  /** Rows of the weight for the pass's tokens, times `scale`. */
   embed(weight: Weight, scale = 1): Tensor {
-    return this.#push("embed", [], this.#tensor("embed", weight.columns), (out) => [weight, out], scale);
+    return this.#push("embed", [], this.#tensor("embed", weight.columns), (out) => [weight, out, 0], scale);
+  }
+
+  /** Rows of the weight for the positions of the pass's tokens. */
+  embedPositions(weight: Weight): Tensor {
+    return this.#push("embed", [], this.#tensor("positions", weight.columns), (out) => [weight, out, 1], 1);
   }
 
   /** x / sqrt(mean(x²) + epsilon) * weight */
   rmsNorm(x: Tensor, weight: Float32Array, epsilon: number): Tensor {
     same("rmsNorm", "x's width", x.width, "weight", weight.length);
-    return this.#push("rmsNorm", [x], this.#like("rmsNorm", x), (out) => [x, weight, out], epsilon);
+    return this.#push("rmsNorm", [x], this.#like("rmsNorm", x), (out) => [x, weight, out, 0], epsilon);
   }
 
-  /** x weightᵀ, [rows, weight.rows] */
-  matmul(x: Tensor, weight: Weight): Tensor {
+  /** (x - mean) / sqrt(variance + epsilon) * weight + bias */
+  layerNorm(x: Tensor, weight: Float32Array, bias: Float32Array, epsilon: number): Tensor {
+    same("layerNorm", "x's width", x.width, "weight", weight.length);
+    same("layerNorm", "x's width", x.width, "bias", bias.length);
+    const out = this.#like("layerNorm", x);
+    return this.#push("layerNorm", [x], out, () => [x, weight, bias, out], epsilon);
+  }
+
+  /** x weightᵀ, finished as told, [rows, weight.rows] */
+  matmul(x: Tensor, weight: Weight, finish: Finish = {}): Tensor {
+    const { bias, activation, scale = 1, softCap } = finish;
     same("matmul", "x's width", x.width, `${weight.name}'s columns`, weight.columns);
+    if (bias) same("matmul", `${weight.name}'s rows`, weight.rows, "bias", bias.length);
+    if ([activation, softCap, scale !== 1 || undefined].filter((f) => f !== undefined).length > 1)
+      fail("matmul", "only one of activation, scale and softCap fits into one product");
     const out = this.#tensor(weight.name, weight.rows, x.perOutput);
-    return this.#push("matmul", [x], out, () => [x, weight, out]);
+    const kind = activation ?? (softCap === undefined ? "none" : "softCap");
+    const after = [optional(bias), finishes[kind]];
+    return this.#push("matmul", [x], out, () => [x, weight, out, 0, ...after], softCap ?? scale);
   }
 
-  /** silu(x gateᵀ) * (x upᵀ) */
-  gatedSilu(x: Tensor, gate: Weight, up: Weight): Tensor {
-    same("gatedSilu", "x's width", x.width, `${gate.name}'s columns`, gate.columns);
-    same("gatedSilu", `${gate.name}'s rows`, gate.rows, `${up.name}'s rows`, up.rows);
+  /** activation(x gateᵀ) * (x upᵀ) */
+  gated(x: Tensor, gate: Weight, up: Weight, activation: Activation = "silu"): Tensor {
+    same("gated", "x's width", x.width, `${gate.name}'s columns`, gate.columns);
+    same("gated", `${gate.name}'s rows`, gate.rows, `${up.name}'s rows`, up.rows);
     if (gate.blockQuantised !== up.blockQuantised)
       throw new OutriderError(
         "ERR_MODEL_UNSUPPORTED",
-        `gatedSilu: ${gate.name} is ${gate.type} and ${up.name} is ${up.type}: both must be quantised or neither`,
+        `gated: ${gate.name} is ${gate.type} and ${up.name} is ${up.type}: both must be quantised or neither`,
       );
     const out = this.#tensor("gated", gate.rows, x.perOutput);
-    return this.#push("gated", [x], out, () => [x, gate, up, out]);
+    return this.#push("gated", [x], out, () => [x, gate, up, out, activations[activation]]);
   }
 
   /** Cosines and sines of position * frequency, times magnitude. frequencies: [rotary dimensions / 2] */
@@ -113,11 +176,13 @@ export class ProgramBuilder {
     );
   }
 
-  /** Rotates pairs (2i, 2i+1) of each head when interleaved, else (i, i + half). `x` is used up. */
-  rope(x: Tensor, rotary: Tensor, heads: number, headDim: number, interleaved: boolean): Tensor {
+  /** Rotates pairs of numbers of each head by its position's angles. `x` is used up. */
+  rope(x: Tensor, rotary: Tensor, { heads, headDim, interleaved, norm }: RopeShape): Tensor {
     same("rope", "x's width", x.width, "heads x head size", heads * headDim);
+    if (norm) same("rope", "head size", headDim, "norm", norm.weight.length);
     const out = this.#like("rope", x);
-    this.#push("rope", [x, rotary], out, () => [x, rotary, heads, headDim, interleaved ? 1 : 0]);
+    const fields = [x, rotary, heads, headDim, interleaved ? 1 : 0, optional(norm?.weight)];
+    this.#push("rope", [x, rotary], out, () => fields, norm?.epsilon ?? 0);
     this.#operations.at(-1)!.inPlace = x;
     return out;
   }
@@ -134,10 +199,11 @@ export class ProgramBuilder {
     });
   }
 
-  /** softmax(q kᵀ * scale) v over each row's own past; window: how many positions back, 0 for all. */
-  attend(queries: Tensor, layer: number, heads: number, scale: number, window = 0): Tensor {
+  /** softmax(q kᵀ * scale) v over each row's own past. */
+  attend(queries: Tensor, layer: number, { heads, scale, window = 0, softCap }: AttentionShape): Tensor {
     const out = this.#like("attend", queries);
-    return this.#push("attend", [queries], out, () => [queries, out, layer, heads, window], scale);
+    const cap = optional(softCap === undefined ? undefined : Float32Array.of(softCap));
+    return this.#push("attend", [queries], out, () => [queries, out, layer, heads, window, cap], scale);
   }
 
   add(a: Tensor, b: Tensor): Tensor {
@@ -186,7 +252,7 @@ export class ProgramBuilder {
 type Lowered = Omit<NativeProgramSpec, "cache" | "vocab" | "maxRows" | "maxOutputs" | "maxPosition">;
 
 /**
- * From equations to records: sums with a product write into the residual stream, products with quantised weights get
+ * From equations to records: sums with a product or a norm write into the residual stream, products with quantised weights get
  * quantised inputs (norms give them directly), and values that are no longer needed give their buffer to later ones.
  */
 function lower(source: readonly Operation[], logits: Tensor, precise: boolean): Lowered {
@@ -224,11 +290,12 @@ function lower(source: readonly Operation[], logits: Tensor, precise: boolean): 
       if (typeof f === "number") return f;
       if (f instanceof Float32Array) return indexIn(constants, f);
       if (f instanceof Owned) return indexIn(weights, f as Weight);
+      if ("constant" in f) return f.constant ? indexIn(constants, f.constant) + 1 : 0;
       const buffer = assigned.get(home(f as Tensor));
       if (buffer === undefined) fail(op.kind, `${(f as Tensor).label} is used before it is computed`);
       return buffer as number;
     });
-    if (op.kind === "matmul") numbers.push(op.accumulate ? 1 : 0);
+    if (op.accumulate) numbers[accumulateField] = 1;
     ops.set([opcodes[op.kind], ...numbers], i * opInts);
     for (const t of new Set([...op.inputs, ...(op.output ? [op.output] : [])].map(home)))
       if (lastUse.get(t) === i) {
@@ -248,7 +315,11 @@ function lower(source: readonly Operation[], logits: Tensor, precise: boolean): 
   };
 }
 
-/** add(x, matmul(h, w)) becomes a product that accumulates into x, where x is not needed any more. */
+/** Operators that can add to their output, and where their records say so (all in the same field). */
+const accumulating: readonly string[] = ["matmul", "rmsNorm"];
+const accumulateField = 3;
+
+/** add(x, matmul(h, w)) becomes a product that accumulates into x, where x is not needed any more. Norms likewise. */
 function addInPlace(operations: Operation[]): Operation[] {
   const uses = (t: Tensor) => operations.flatMap((op, i) => (op.inputs.includes(t) ? [i] : []));
   const absorbed = new Set<Operation>();
@@ -257,8 +328,8 @@ function addInPlace(operations: Operation[]): Operation[] {
     const [x, product] = op.inputs as [Tensor, Tensor];
     const at = operations.findIndex((o) => o.output === product);
     const producer = operations[at];
-    if (producer?.kind !== "matmul" || uses(product).length !== 1) return;
-    const [h, weight] = producer.fields as [Tensor, Weight];
+    if (!producer || !accumulating.includes(producer.kind) || uses(product).length !== 1) return;
+    const h = producer.inputs[0]!;
     const made = operations.findIndex((o) => o.output === x);
     if (h === x || made > at || uses(x).some((u) => u > at && u !== i)) return;
     const output = op.output as Tensor;
@@ -266,7 +337,7 @@ function addInPlace(operations: Operation[]): Operation[] {
       ...producer,
       inputs: [h, x],
       output,
-      fields: [h, weight, output],
+      fields: producer.fields.map((f) => (f === product ? output : f)),
       inPlace: x,
       accumulate: true,
     };
@@ -293,8 +364,12 @@ function quantiseInputs(operations: readonly Operation[], logits: Tensor, precis
     const q: Tensor = { ...out, label: `${out.label} (8 bit)`, quantised: true };
     quantised.set(out, q);
     const onlyProducts = out !== logits && operations.every((o) => !o.inputs.includes(out) || wants(o, out));
-    if (op.kind === "rmsNorm" && onlyProducts)
-      lowered[lowered.length - 1] = { ...op, output: q, fields: [op.fields[0]!, op.fields[1]!, q] };
+    if ((op.kind === "rmsNorm" || op.kind === "layerNorm") && !op.accumulate && onlyProducts)
+      lowered[lowered.length - 1] = {
+        ...op,
+        output: q,
+        fields: op.fields.map((f) => (f === out ? q : f)),
+      };
     else lowered.push({ kind: "quantise", inputs: [out], output: q, fields: [out, q], scalar: 0 });
   }
   return lowered;

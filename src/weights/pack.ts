@@ -2,10 +2,14 @@ import { OutriderError } from "../errors.js";
 import { type Arena, checkWeightType, Weight } from "../runtime/weight.js";
 import type { ModelSource, TensorInfo } from "./model-source.js";
 
-/** Bytes that a tensor takes once it is packed. */
-export function packedBytes(file: ModelSource, tensor: TensorInfo): number {
+/** Bytes that a tensor takes once it is packed, as matrices of so many rows. */
+export function packedBytes(
+  file: ModelSource,
+  tensor: TensorInfo,
+  parts = [tensor.rows] as readonly number[],
+): number {
   const type = checkWeightType(tensor.type, `${file.path}: tensor ${tensor.name}`);
-  return Weight.packedBytes(type, tensor.rows, tensor.columns);
+  return parts.reduce((sum, rows) => sum + Weight.packedBytes(type, rows, tensor.columns), 0);
 }
 
 /** A matrix, streamed from the file into the core's packed form. `onBytes` counts what was read. */
@@ -15,16 +19,37 @@ export async function packMatrix(
   onBytes?: (bytes: number) => void,
   arena?: Arena,
 ): Promise<Weight> {
+  const [weight] = await packMatrices(file, tensor, [tensor.rows], onBytes, arena);
+  return weight!;
+}
+
+/** A tensor whose rows belong to several matrices, so many to each, one after another. */
+export async function packMatrices(
+  file: ModelSource,
+  tensor: TensorInfo,
+  parts: readonly number[],
+  onBytes?: (bytes: number) => void,
+  arena?: Arena,
+): Promise<Weight[]> {
   const type = checkWeightType(tensor.type, `${file.path}: tensor ${tensor.name}`);
-  const weight = new Weight(tensor.name, type, tensor.rows, tensor.columns, arena);
+  const weights: Weight[] = [];
   try {
+    for (const rows of parts) weights.push(new Weight(tensor.name, type, rows, tensor.columns, arena));
     for await (const chunk of file.read(tensor)) {
-      await weight.pack(chunk.bytes, chunk.firstRow);
+      const rowBytes = chunk.bytes.length / chunk.rows;
+      let first = 0; // of the part, in the tensor
+      for (const weight of weights) {
+        const from = Math.max(first, chunk.firstRow);
+        const to = Math.min(first + weight.rows, chunk.firstRow + chunk.rows);
+        const at = (row: number) => (row - chunk.firstRow) * rowBytes;
+        if (from < to) await weight.pack(chunk.bytes.subarray(at(from), at(to)), from - first);
+        first += weight.rows;
+      }
       onBytes?.(chunk.bytes.length);
     }
-    return weight;
+    return weights;
   } catch (error) {
-    weight[Symbol.dispose]();
+    for (const weight of weights) weight[Symbol.dispose]();
     throw error;
   }
 }

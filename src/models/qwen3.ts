@@ -1,0 +1,39 @@
+// Qwen3: llama's blocks with each head of q and k normalised before it is rotated, a head size of its own, and rotated
+// pairs that are the halves of a head. Yang et al., "Qwen3 Technical Report".
+import type { Architecture } from "./architecture.js";
+import {
+  attention,
+  type DecoderConfig,
+  embedding,
+  gatedFeedForward,
+  logits,
+  readDecoder,
+  rmsNorm,
+} from "./decoder.js";
+import { frequencies, type RotaryConfig, readRotary } from "./rotary.js";
+
+interface Qwen3Config extends DecoderConfig {
+  readonly rotary: RotaryConfig;
+}
+
+export const qwen3: Architecture<Qwen3Config> = {
+  name: "qwen3",
+
+  config(m) {
+    const decoder = readDecoder(m);
+    return { ...decoder, rotary: readRotary(m, decoder.headDim) };
+  },
+
+  program(b, c, w) {
+    const rotary = b.rotary(frequencies(c.rotary));
+    let x = embedding(b, c, w);
+    for (let i = 0; i < c.layers; i++) {
+      const layer = w.layer(i);
+      const h = rmsNorm(b, c, layer, "attn_norm", x);
+      x = b.add(x, attention(b, c, layer, i, h, { rotary, pairs: "halves", qkNorm: "head" }));
+      const f = rmsNorm(b, c, layer, "ffn_norm", x);
+      x = b.add(x, gatedFeedForward(b, c, layer, f));
+    }
+    return logits(b, c, w, rmsNorm(b, c, w, "output_norm", b.selectOutputs(x)));
+  },
+};
