@@ -20,8 +20,6 @@ const entry = fileURLToPath(new URL("./engine-main.js", import.meta.url));
 const maxReplays = 2;
 const firstBackoffMs = 100;
 const longestBackoffMs = 10_000;
-/** A process that lived so long was healthy: the next back-off is the first again. */
-const healthyMs = 30_000;
 const pingMs = 5_000;
 /** Text of 4 MB is tokenized within two seconds, so a process that says nothing for so long hangs. */
 const silenceMs = 30_000;
@@ -58,7 +56,7 @@ export class EngineProcess {
   readonly #events: EngineEvents;
   readonly #waiting = new Map<number, Waiting>();
   #child: ChildProcess | undefined;
-  #ready: { info: EngineInfo; since: number } | undefined;
+  #ready: { info: EngineInfo } | undefined;
   #loading: Promise<EngineInfo> | undefined;
   #settleLoading: { resolve(info: EngineInfo): void; reject(error: unknown): void } | undefined;
   #backoffMs = firstBackoffMs;
@@ -254,7 +252,7 @@ export class EngineProcess {
     this.#heard = performance.now();
     switch (message.type) {
       case "ready":
-        this.#ready = { info: message.info, since: this.#heard };
+        this.#ready = { info: message.info };
         this.#events.onReady?.({ info: message.info, pid: this.#child!.pid!, ms: this.#heard - started });
         this.#settleLoading?.resolve(message.info);
         for (const waiting of this.#waiting.values()) this.#send(waiting.message);
@@ -275,6 +273,8 @@ export class EngineProcess {
       case "done":
       case "reply":
       case "error": {
+        // A process that finished something is healthy: its end is no reason to wait longer than the first time.
+        this.#backoffMs = firstBackoffMs;
         const waiting = this.#waiting.get(message.id);
         this.#waiting.delete(message.id);
         if (message.type === "error") waiting?.fail(fromWire(message.error));
@@ -286,11 +286,9 @@ export class EngineProcess {
 
   #lost(code: number | null, signal: string | null): void {
     clearInterval(this.#heartbeat);
-    const healthy = this.#ready && performance.now() - this.#ready.since > healthyMs;
     this.#child = undefined;
     this.#ready = undefined;
     if (this.#closed !== undefined) return;
-    if (healthy) this.#backoffMs = firstBackoffMs;
     const restartInMs = this.#backoffMs;
     this.#backoffMs = Math.min(2 * this.#backoffMs, longestBackoffMs);
     for (const [id, waiting] of this.#waiting) {

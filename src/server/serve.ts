@@ -1,4 +1,4 @@
-import { createServer, type Server as HttpServer } from "node:http";
+import { createServer, type Server as HttpServer, type ServerResponse } from "node:http";
 import type { AddressInfo, Socket } from "node:net";
 import { getRequestListener } from "@hono/node-server";
 import { type Logger, pino } from "pino";
@@ -93,6 +93,11 @@ export async function serve(options: ServeOptions): Promise<Server> {
     },
     getRequestListener(app.fetch, { overrideGlobalObjects: false }),
   );
+  const answering = new Set<ServerResponse>();
+  http.on("request", (_, response) => {
+    answering.add(response);
+    response.once("close", () => answering.delete(response));
+  });
   limitSockets(http, limits);
   await listen(http, options.port ?? 8080, bound);
   const { port } = http.address() as AddressInfo;
@@ -103,6 +108,10 @@ export async function serve(options: ServeOptions): Promise<Server> {
     stopping = true;
     const ended = new Promise<void>((resolve) => http.close(() => resolve()));
     http.closeIdleConnections();
+    // A connection whose answer is over is idle, and would be kept for the client's next request. Node finds it idle a
+    // turn after the response has closed.
+    for (const response of answering)
+      response.once("close", () => setImmediate(() => http.closeIdleConnections()));
     const timer = setTimeout(() => http.closeAllConnections(), limits.drain);
     await ended;
     clearTimeout(timer);
