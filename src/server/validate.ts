@@ -85,7 +85,7 @@ function show(value: unknown): string {
 function pathText(path: readonly PropertyKey[]): string {
   const text = path
     .map((key, i) =>
-      typeof key === "number" ? `[${key}]` : `${i > 0 ? "." : ""}${String(key).slice(0, 80)}`,
+      typeof key === "number" ? `[${key}]` : `${i > 0 ? "." : ""}${String(key).slice(0, 80) || '""'}`,
     )
     .join("");
   // biome-ignore lint/suspicious/noControlCharactersInRegex: they are what must not reach a log
