@@ -17,3 +17,4 @@ export type { SamplingOptions } from "./engine/sampling.js";
 export { type ErrorCode, OutriderError } from "./errors.js";
 export type { InstructionSet } from "./runtime/core.js";
 export type { ChatMessage } from "./text/chat-template.js";
+export type { Quantization } from "./weights/quantise.js";

@@ -11,6 +11,7 @@
 #include "bandwidth.h"
 #include "error.h"
 #include "program.h"
+#include "quantise.h"
 
 #ifndef OUTRIDER_SOURCE_HASH
 #define OUTRIDER_SOURCE_HASH "development"
@@ -264,8 +265,8 @@ napi_value createWeight(napi_env env, napi_callback_info i) {
   return makeHandle(env, std::make_shared<Weight>(handle<Arena>(env, call[0]), int32(env, call[1]), integer(env, call[2]), integer(env, call[3])));
 }
 
-napi_value packWeight(napi_env env, napi_callback_info i) {
-  const Call call(env, i, 3);
+// weight, bytes, first row; and, where rows lie in another type, that type.
+napi_value packRows(napi_env env, const Call& call, int from) {
   const auto weight = handle<Weight>(env, call[0]);
   const Typed<uint8_t> bytes = typed<uint8_t>(env, call[1], napi_uint8_array);
   const int64_t first = integer(env, call[2]);
@@ -273,9 +274,19 @@ napi_value packWeight(napi_env env, napi_callback_info i) {
   napi_ref ref;
   check(env, napi_create_reference(env, call[1], 1, &ref));
   job->keep.push_back(ref);
-  job->work = [weight, bytes, first] { weight->pack(bytes.data, bytes.length, first); };
+  if (from < 0) job->work = [weight, bytes, first] { weight->pack(bytes.data, bytes.length, first); };
+  else job->work = [weight, bytes, first, from] { quantiseRows(*weight, from, bytes.data, bytes.length, first); };
   job->result = [](napi_env e) { napi_value v; check(e, napi_get_undefined(e, &v)); return v; };
   return start(env, std::move(job));
+}
+
+napi_value packWeight(napi_env env, napi_callback_info i) { return packRows(env, Call(env, i, 3), -1); }
+
+napi_value quantiseWeight(napi_env env, napi_callback_info i) {
+  const Call call(env, i, 4);
+  const int from = int32(env, call[3]);
+  if (from < 0) throw programError("quantise: weight type " + std::to_string(from));
+  return packRows(env, call, from);
 }
 
 napi_value unpackRow(napi_env env, napi_callback_info i) {
@@ -458,6 +469,7 @@ napi_value init(napi_env env, napi_value exports) {
   add("createArena", guarded<createArena>);
   add("createWeight", guarded<createWeight>);
   add("packWeight", guarded<packWeight>);
+  add("quantiseWeight", guarded<quantiseWeight>);
   add("unpackRow", guarded<unpackRow>);
   add("createCache", guarded<createCache>);
   add("copyCells", guarded<copyCells>);

@@ -14,7 +14,10 @@ import type { ModelConfig } from "../models/architecture.js";
 import { type ChatMessage, ChatTemplate, encodeChat } from "../text/chat-template.js";
 import { TextStream } from "../text/text-stream.js";
 import { type Tokenizer, tokenizerFromMetadata } from "../text/tokenizer.js";
+import { tokenizerFromJson } from "../text/tokenizer-json.js";
+import type { ModelSource } from "../weights/model-source.js";
 import { openModelSource } from "../weights/open-model-source.js";
+import type { Quantization } from "../weights/quantise.js";
 import { ChatSession } from "./chat.js";
 import { Generation, type GenerationResult, type Piece } from "./generation.js";
 import { checkTokens, rejectUnknownKeys, wholeNumber } from "./options.js";
@@ -29,6 +32,11 @@ export const embeddedModel = path.resolve(
 export interface LoadOptions extends EngineOptions {
   /** A smaller model of the same vocabulary that drafts for this one: a path, or a loaded model, which stays yours. */
   readonly draftModel?: string | Model | undefined;
+  /**
+   * Pack weights that the file has in F32, F16 or BF16 in blocks of 8 or 4 bits: "q8_0", "q4_1", or "none" to run them
+   * as they are. Default: "q8_0" for safetensors, "none" for GGUF files.
+   */
+  readonly quantize?: Quantization | undefined;
 }
 
 const loadKeys = [
@@ -39,6 +47,7 @@ const loadKeys = [
   "prefillChunk",
   "onProgress",
   "draftModel",
+  "quantize",
 ];
 
 export interface GenerateOptions extends SamplingOptions {
@@ -143,6 +152,14 @@ export async function load(source: string = embeddedModel, options: LoadOptions 
   }
 }
 
+function openTokenizer(source: ModelSource): Tokenizer {
+  if (source.format === "GGUF") return tokenizerFromMetadata(source.metadata);
+  if (source.tokenizer === undefined)
+    throw new OutriderError("ERR_TOKENIZER", `${source.path}: the folder has no tokenizer.json`);
+  const { tokenizer, config, chatTemplate, endIds } = source.tokenizer;
+  return tokenizerFromJson(tokenizer, config, chatTemplate, endIds);
+}
+
 /** A loaded model. Close it, or let `await using` do so. Generations may run side by side; passes take turns. */
 export class Model implements AsyncDisposable {
   readonly info: ModelInfo;
@@ -169,9 +186,9 @@ export class Model implements AsyncDisposable {
   }
 
   /** @internal */
-  static async open(file: string, options: EngineOptions): Promise<Model> {
-    await using source = await openModelSource(file);
-    const tokenizer = tokenizerFromMetadata(source.metadata);
+  static async open(file: string, options: LoadOptions): Promise<Model> {
+    await using source = await openModelSource(file, options.quantize);
+    const tokenizer = openTokenizer(source);
     const template =
       tokenizer.chatTemplate === undefined ? undefined : new ChatTemplate(tokenizer.chatTemplate);
     try {

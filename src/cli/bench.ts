@@ -60,8 +60,8 @@ export async function bench(flags: BenchFlags): Promise<number> {
 }
 
 async function withEngine<T>(flags: BenchFlags, work: (engine: Engine) => Promise<T>): Promise<T> {
-  const { draftModel: _, ...options } = loadOptions(flags, process.env);
-  await using file = await openModelSource(flags.model ?? embeddedModel);
+  const { draftModel: _, quantize, ...options } = loadOptions(flags, process.env);
+  await using file = await openModelSource(flags.model ?? embeddedModel, quantize);
   await using engine = await Engine.load(file, options);
   return await work(engine);
 }

@@ -5,6 +5,7 @@ import { coreInfo } from "../runtime/native.js";
 import type { MetadataValue } from "../weights/gguf.js";
 import type { ModelSource, TensorInfo } from "../weights/model-source.js";
 import { openModelSource } from "../weights/open-model-source.js";
+import type { Quantization } from "../weights/quantise.js";
 import { usageError } from "./failure.js";
 import { instructionSetFrom } from "./options.js";
 import { count, megabytes, table } from "./table.js";
@@ -13,12 +14,13 @@ import { paint, printable } from "./terminal.js";
 export interface InspectFlags {
   readonly context?: number;
   readonly precise?: boolean;
+  readonly quantize?: Quantization;
   readonly json?: boolean;
 }
 
 /** What a file says of itself and what running it would take; reads the header alone. */
 export async function inspect(source: string | undefined, flags: InspectFlags): Promise<number> {
-  await using file = await openModelSource(source ?? embeddedModel);
+  await using file = await openModelSource(source ?? embeddedModel, flags.quantize);
   const use = whatItTakes(file, flags);
   const instructionSets = { available: coreInfo().instructionSets, used: usedInstructionSet() };
   process.stdout.write(

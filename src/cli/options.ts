@@ -2,6 +2,7 @@ import { type Command, InvalidArgumentError, Option } from "commander";
 import { type Strategy, strategyNames } from "../decoding/strategies.js";
 import type { GenerateOptions, InstructionSet, LoadOptions } from "../index.js";
 import { instructionSets } from "../runtime/core.js";
+import { type Quantization, quantizations } from "../weights/quantise.js";
 import { usageError } from "./failure.js";
 
 /** What every command that opens a model takes. */
@@ -11,6 +12,7 @@ export interface ModelFlags {
   readonly threads?: number;
   readonly context?: number;
   readonly precise?: boolean;
+  readonly quantize?: Quantization;
   readonly json?: boolean;
   readonly quiet?: boolean;
 }
@@ -54,10 +56,21 @@ export function parseCount(text: string): number {
 
 export function modelOptions(command: Command): Command {
   return command
-    .option("--model <path>", "a GGUF file (default: the embedded SmolLM2-135M-Instruct)")
+    .option(
+      "--model <path>",
+      "a GGUF file or a folder with safetensors (default: the embedded SmolLM2-135M-Instruct)",
+    )
     .option("--threads <n>", "threads of the core (default: one a processor core, at most 8)", parseWhole)
     .option("--context <n>", "most tokens of one text (default: the model's, at most 8,192)", parseWhole)
-    .option("--precise", "activations and cache in float32: slower, for comparison");
+    .option("--precise", "activations and cache in float32: slower, for comparison")
+    .addOption(quantizeOption());
+}
+
+export function quantizeOption(): Option {
+  return new Option(
+    "--quantize <type>",
+    "pack F32, F16 and BF16 weights in blocks of fewer bits (default: q8_0 for safetensors, none for GGUF)",
+  ).choices(quantizations);
 }
 
 export function draftModelOption(command: Command): Command {
@@ -110,6 +123,7 @@ export function loadOptions(flags: ModelFlags, env: NodeJS.ProcessEnv): LoadOpti
     context: flags.context,
     precise: flags.precise,
     draftModel: flags.draftModel,
+    quantize: flags.quantize,
     instructionSet: instructionSetFrom(env),
   };
 }

@@ -11,6 +11,7 @@ import {
   modelOptions,
   outputOptions,
   parseCount,
+  quantizeOption,
 } from "./options.js";
 import type { ScoreFlags } from "./score.js";
 import { type ServeFlags, serveOptionsOf } from "./serve-options.js";
@@ -81,9 +82,10 @@ export function commandLine(version: string): Command {
   program
     .command("inspect")
     .description("what is in a model file, and what running it takes")
-    .argument("[file]", "a GGUF file (default: the embedded model)")
+    .argument("[model]", "a GGUF file or a folder with safetensors (default: the embedded model)")
     .option("--context <n>", "reckon the memory for so many tokens", parseCount)
     .option("--precise", "reckon the memory for a cache in float32")
+    .addOption(quantizeOption())
     .option("--json", "everything as one JSON object")
     .option("--debug", "stack traces under errors")
     .action(async (file: string | undefined, flags: InspectFlags) => {

@@ -60,6 +60,7 @@ interface Addon {
   createArena(bytes: number): Handle;
   createWeight(arena: Handle, type: number, rows: number, columns: number): Handle;
   packWeight(weight: Handle, bytes: Uint8Array, firstRow: number): Promise<void>;
+  quantiseWeight(weight: Handle, bytes: Uint8Array, firstRow: number, from: number): Promise<void>;
   unpackRow(weight: Handle, row: number): Float32Array;
   createCache(layers: number, heads: number, headDim: number, blocks: number, half: boolean): Handle;
   copyCells(cache: Handle, from: Int32Array, to: Int32Array): void;

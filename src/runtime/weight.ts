@@ -39,10 +39,17 @@ export class Weight extends Owned {
     return this.type.startsWith("Q");
   }
 
-  /** Packs whole rows in the file's layout, off the main thread. `bytes` must not change until the promise settles. */
-  async pack(bytes: Uint8Array, firstRow: number): Promise<void> {
+  /**
+   * Packs whole rows in the file's layout, off the main thread; rows of another type (F32, F16 or BF16 for a weight of
+   * Q8_0 or Q4_1) are quantised on the way. `bytes` must not change until the promise settles.
+   */
+  async pack(bytes: Uint8Array, firstRow: number, from: WeightType = this.type): Promise<void> {
     try {
-      await native((core) => core.packWeight(this.handle, bytes, firstRow));
+      await native((core) =>
+        from === this.type
+          ? core.packWeight(this.handle, bytes, firstRow)
+          : core.quantiseWeight(this.handle, bytes, firstRow, weightTypes[from]),
+      );
     } catch (error) {
       throw translate(error);
     }

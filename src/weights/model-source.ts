@@ -14,6 +14,8 @@ export interface TensorInfo {
   readonly offset: number;
   /** Size in the file; `bytes / rows` is the size of one row. */
   readonly bytes: number;
+  /** The type that the core packs it as, where that is not its own: see `quantised`. */
+  readonly packAs?: WeightType;
 }
 
 export interface RowChunk {

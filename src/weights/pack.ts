@@ -8,7 +8,7 @@ export function packedBytes(
   tensor: TensorInfo,
   parts = [tensor.rows] as readonly number[],
 ): number {
-  const type = checkWeightType(tensor.type, `${file.path}: tensor ${tensor.name}`);
+  const type = checkWeightType(tensor.packAs ?? tensor.type, `${file.path}: tensor ${tensor.name}`);
   return parts.reduce((sum, rows) => sum + Weight.packedBytes(type, rows, tensor.columns), 0);
 }
 
@@ -31,7 +31,8 @@ export async function packMatrices(
   onBytes?: (bytes: number) => void,
   arena?: Arena,
 ): Promise<Weight[]> {
-  const type = checkWeightType(tensor.type, `${file.path}: tensor ${tensor.name}`);
+  const fileType = checkWeightType(tensor.type, `${file.path}: tensor ${tensor.name}`);
+  const type = checkWeightType(tensor.packAs ?? fileType, `${file.path}: tensor ${tensor.name}`);
   const weights: Weight[] = [];
   try {
     for (const rows of parts) weights.push(new Weight(tensor.name, type, rows, tensor.columns, arena));
@@ -42,7 +43,7 @@ export async function packMatrices(
         const from = Math.max(first, chunk.firstRow);
         const to = Math.min(first + weight.rows, chunk.firstRow + chunk.rows);
         const at = (row: number) => (row - chunk.firstRow) * rowBytes;
-        if (from < to) await weight.pack(chunk.bytes.subarray(at(from), at(to)), from - first);
+        if (from < to) await weight.pack(chunk.bytes.subarray(at(from), at(to)), from - first, fileType);
         first += weight.rows;
       }
       onBytes?.(chunk.bytes.length);
