@@ -13,6 +13,7 @@ import { type OpenStrategy, openStrategy, type Strategy } from "../src/decoding/
 import type { Engine, EngineOptions } from "../src/engine/engine.js";
 import { resolveSampling, type Sampling, type SamplingOptions } from "../src/engine/sampling.js";
 import type { Sequence } from "../src/engine/sequence.js";
+import { architectures } from "../src/models/architectures.js";
 import type { InstructionSet } from "../src/runtime/core.js";
 import { coreInfo } from "../src/runtime/native.js";
 import { embeddedGoldens, embeddedModel, goldenModel, loadEngine } from "./support/engines.js";
@@ -28,6 +29,7 @@ interface Model {
   readonly name: string;
   readonly file: string;
   readonly vocab: number;
+  readonly context: number;
   readonly prompts: readonly (readonly number[])[];
 }
 
@@ -39,17 +41,34 @@ const embedded: Model = {
   name: "embedded",
   file: embeddedModel,
   vocab: 49152,
+  context: 256,
   // Ends of blocks of 16 positions, and all but ends.
   prompts: [20, 32, 49, 64, 95, 114].map((length, i) => goldenPrompts[14 - i]!.slice(0, length)),
 };
-// The other weight types, on random weights: cheap enough for the scalar operators.
-const small = ["llama-gqa-untied", "quant-q4_0", "quant-q8_0", "quant-f16", "quant-bf16"].map(
-  (name, i): Model => {
-    const random = new Seeded(i);
-    const prompts = [20, 47, 64, 120].map((n) => Array.from({ length: n }, () => random.integer(0, 279)));
-    return { name, file: goldenModel(name), vocab: 280, prompts };
-  },
-);
+// Random weights of every architecture and of the other weight types: cheap enough for the scalar operators.
+const small = [
+  "llama-gqa-untied",
+  "qwen2",
+  "qwen3",
+  "gemma2",
+  "gemma3-linear",
+  "phi3-longrope",
+  "granite",
+  "olmo2",
+  "gpt2",
+  "starcoder2",
+  "quant-q4_0",
+  "quant-q8_0",
+  "quant-f16",
+  "quant-bf16",
+].map((name, i): Model => {
+  const random = new Seeded(i);
+  const context = name === "gpt2" ? 128 : 256;
+  const prompts = [20, 47, 64, context - 32].map((n) =>
+    Array.from({ length: n }, () => random.integer(0, 279)),
+  );
+  return { name, file: goldenModel(name), vocab: 280, context, prompts };
+});
 
 const samplings: readonly SamplingOptions[] = [
   {},
@@ -108,7 +127,7 @@ function engineOf(model: Model, options: EngineOptions): Promise<Engine> {
   const key = JSON.stringify([model.name, options]);
   let engine = engines.get(key);
   if (!engine) {
-    engine = loadEngine(model.file, { context: 256, ...options });
+    engine = loadEngine(model.file, { context: model.context, ...options });
     engines.set(key, engine);
   }
   return engine;
@@ -170,8 +189,7 @@ interface Case {
 const sets = coreInfo().instructionSets as InstructionSet[];
 const fast = sets.filter((set) => set !== "scalar");
 
-function randomCase(random: Seeded): Case {
-  const model = random.chance(0.7) ? embedded : random.pick(small);
+function randomCase(random: Seeded, model = random.chance(0.7) ? embedded : random.pick(small)): Case {
   const draft = random.pick(drafts);
   const known = draft === "chain" || draft === "tree";
   const engine =
@@ -450,6 +468,24 @@ test(`${numBatches} random batches in which every text is the text alone`, {
   if (numBatches >= 50) expect(sizes.size).toBe(8);
 });
 
+const casesEach = Math.ceil(numCases / 20);
+
+test("the small models have every architecture", () => {
+  const architectureOf = (model: Model) =>
+    JSON.parse(readFileSync(model.file.replace(/gguf$/, "json"), "utf8")).architecture;
+  const covered = new Set(small.map(architectureOf));
+  expect(architectures.filter(({ name }) => !covered.has(name)).map(({ name }) => name)).toEqual([]);
+});
+
+test.each(small)(`$name: ${casesEach} random ways to the same text`, { timeout: 60_000 }, async (model) => {
+  for (let i = 0; i < casesEach; i++) {
+    const random = new Seeded(i);
+    const c = randomCase(random, model);
+    const expected = text(await reference(model, c.prompt, c.sampling), c.count);
+    expect(difference(expected, await runCase(c, random)), describeCase(c, i)).toBeUndefined();
+  }
+});
+
 const plain: Case = {
   model: embedded,
   prompt: 0,
@@ -491,7 +527,7 @@ test("a verifier that accepts one wrong token is noticed", async () => {
 });
 
 test("another order of one sum is noticed, though it changes no token", async () => {
-  const model = small[0]!;
+  const model = small.find((m) => m.name === "llama-gqa-untied")!;
   const folder = mkdtempSync(path.join(tmpdir(), "outrider-exact-"));
   try {
     const file = path.join(folder, "reordered.gguf");

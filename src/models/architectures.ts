@@ -1,11 +1,29 @@
 import { OutriderError, quote } from "../errors.js";
 import type { Architecture } from "./architecture.js";
+import { gemma2 } from "./gemma2.js";
+import { gemma3 } from "./gemma3.js";
+import { gpt2 } from "./gpt2.js";
+import { granite } from "./granite.js";
 import { llama } from "./llama.js";
+import { olmo2 } from "./olmo2.js";
+import { phi3 } from "./phi3.js";
 import { qwen2 } from "./qwen2.js";
 import { qwen3 } from "./qwen3.js";
+import { starcoder2 } from "./starcoder2.js";
 
 /** Every architecture that Outrider runs. */
-export const architectures: readonly Architecture[] = [llama, qwen2, qwen3];
+export const architectures: readonly Architecture[] = [
+  llama,
+  qwen2,
+  qwen3,
+  gemma2,
+  gemma3,
+  phi3,
+  granite,
+  olmo2,
+  gpt2,
+  starcoder2,
+];
 
 /** The architecture of that name; an unknown one is `ERR_MODEL_UNSUPPORTED`, never a guess. */
 export function findArchitecture(name: unknown, file: string): Architecture {

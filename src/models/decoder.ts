@@ -1,6 +1,6 @@
 // What decoder-only transformers have in common: their configuration, and the parts that a layer is made of. Each
 // part takes the layer's weights and a value of the program and gives a value; an architecture puts them together.
-import type { Activation, ProgramBuilder, Tensor } from "../runtime/program.js";
+import type { Activation, Finish, ProgramBuilder, Tensor } from "../runtime/program.js";
 import type { ModelConfig, ModelWeights } from "./architecture.js";
 import type { Metadata } from "./metadata.js";
 
@@ -56,6 +56,14 @@ export interface AttentionOptions {
   /** Of the output. */
   readonly outputScale?: number | undefined;
 }
+
+/** How many positions a row sees; undefined or 0 in the file: all. */
+export function readWindow(m: Metadata, fallback = 0): number {
+  return m.integer("attention.sliding_window", 0, 2 ** 31 - 1, fallback);
+}
+
+/** Whether layer i is one of those with a window: all but the last of every `period` layers. */
+export const isLocal = (i: number, period: number) => i % period < period - 1;
 
 /** Grouped-query attention of layer `i` over h: project, rotate, store, attend, project. */
 export function attention(
@@ -154,6 +162,14 @@ export function gatedFeedForward(
   return b.matmul(gated, w.matrix("ffn_down.weight", c.width, c.feedForward), { scale: outputScale });
 }
 
+/** down(gelu(up(f))), with biases. */
+export function feedForward(b: ProgramBuilder, c: DecoderConfig, w: ModelWeights, f: Tensor): Tensor {
+  const up = w.matrix("ffn_up.weight", c.feedForward, c.width);
+  const inner = b.matmul(f, up, { bias: w.vector("ffn_up.bias", c.feedForward), activation: "gelu" });
+  const down = w.matrix("ffn_down.weight", c.width, c.feedForward);
+  return b.matmul(inner, down, { bias: w.vector("ffn_down.bias", c.width) });
+}
+
 /** The RMSNorm with the weights of that name. */
 export function rmsNorm(
   b: ProgramBuilder,
@@ -163,6 +179,17 @@ export function rmsNorm(
   x: Tensor,
 ): Tensor {
   return b.rmsNorm(x, w.vector(`${name}.weight`, c.width), c.epsilon);
+}
+
+/** The LayerNorm with the weights and biases of that name. */
+export function layerNorm(
+  b: ProgramBuilder,
+  c: DecoderConfig,
+  w: ModelWeights,
+  name: string,
+  x: Tensor,
+): Tensor {
+  return b.layerNorm(x, w.vector(`${name}.weight`, c.width), w.vector(`${name}.bias`, c.width), c.epsilon);
 }
 
 /** Token embeddings, times `scale`. */
@@ -176,9 +203,9 @@ export function logits(
   c: DecoderConfig,
   w: ModelWeights,
   last: Tensor,
-  softCap?: number,
+  finish: Finish = {},
 ): { logits: Tensor } {
   const output =
     w.optionalMatrix("output.weight", c.vocab, c.width) ?? w.matrix("token_embd.weight", c.vocab, c.width);
-  return { logits: b.matmul(last, output, { softCap }) };
+  return { logits: b.matmul(last, output, finish) };
 }

@@ -26,7 +26,9 @@ interface PlannedTensor {
 /** Finds the architecture and checks that each tensor it needs is there in the right shape and a known type. */
 export function planModel(file: ModelSource): ModelPlan {
   const architecture = findArchitecture(file.metadata.get("general.architecture"), file.path);
-  const config = architecture.config(new Metadata(file.metadata, file.path, architecture.name));
+  const metadata = new Metadata(file.metadata, file.path, architecture.name);
+  const config = architecture.config(metadata);
+  metadata.refuseUnread();
   const tensors = new Map<string, PlannedTensor>();
   let bytes = 0;
   for (const spec of tensorTable(architecture, config, (name) => file.tensors.has(name))) {

@@ -10,7 +10,7 @@ import {
   readDecoder,
   rmsNorm,
 } from "./decoder.js";
-import { frequencies, type RotaryConfig, readRotary } from "./rotary.js";
+import { type RotaryConfig, readRotary, rotaryAngles } from "./rotary.js";
 
 interface Qwen3Config extends DecoderConfig {
   readonly rotary: RotaryConfig;
@@ -25,7 +25,7 @@ export const qwen3: Architecture<Qwen3Config> = {
   },
 
   program(b, c, w) {
-    const rotary = b.rotary(frequencies(c.rotary));
+    const rotary = rotaryAngles(b, c.rotary);
     let x = embedding(b, c, w);
     for (let i = 0; i < c.layers; i++) {
       const layer = w.layer(i);

@@ -1,0 +1,43 @@
+// StarCoder2: rotary positions, grouped-query attention with a window, LayerNorm, biases everywhere, GELU.
+// Lozhkov et al., "StarCoder 2 and The Stack v2".
+import type { Architecture } from "./architecture.js";
+import {
+  attention,
+  type DecoderConfig,
+  embedding,
+  feedForward,
+  layerNorm,
+  logits,
+  readDecoder,
+  readWindow,
+} from "./decoder.js";
+import { type RotaryConfig, readRotary, rotaryAngles } from "./rotary.js";
+
+interface Starcoder2Config extends DecoderConfig {
+  readonly rotary: RotaryConfig;
+  /** Positions that a row sees, 0: all. */
+  readonly window: number;
+}
+
+export const starcoder2: Architecture<Starcoder2Config> = {
+  name: "starcoder2",
+
+  config(m) {
+    const decoder = readDecoder(m, "layer");
+    return { ...decoder, rotary: readRotary(m, decoder.headDim), window: readWindow(m) };
+  },
+
+  program(b, c, w) {
+    const rotary = rotaryAngles(b, c.rotary);
+    let x = embedding(b, c, w);
+    for (let i = 0; i < c.layers; i++) {
+      const layer = w.layer(i);
+      const h = layerNorm(b, c, layer, "attn_norm", x);
+      const options = { rotary, pairs: "halves", bias: "all", window: c.window } as const;
+      x = b.add(x, attention(b, c, layer, i, h, options));
+      const f = layerNorm(b, c, layer, "ffn_norm", x);
+      x = b.add(x, feedForward(b, c, layer, f));
+    }
+    return logits(b, c, w, layerNorm(b, c, w, "output_norm", b.selectOutputs(x)));
+  },
+};
