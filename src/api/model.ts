@@ -45,6 +45,7 @@ const loadKeys = [
   "context",
   "precise",
   "prefillChunk",
+  "sequences",
   "onProgress",
   "draftModel",
   "quantize",
@@ -107,6 +108,8 @@ interface Resolved {
   readonly sampling: Sampling;
 }
 
+// Memory for so many tokens is reserved where a text may grow without limit, or very long.
+const usualAnswer = 1024;
 // No ordinary text has more characters a token than this.
 const charactersPerToken = 8;
 
@@ -160,7 +163,10 @@ function openTokenizer(source: ModelSource): Tokenizer {
   return tokenizerFromJson(tokenizer, config, chatTemplate, endIds);
 }
 
-/** A loaded model. Close it, or let `await using` do so. Generations may run side by side; passes take turns. */
+/**
+ * A loaded model. Close it, or let `await using` do so. Generations may run side by side: a pass goes over all texts that
+ * wait for one. One whose prompt and `maxTokens` do not fit the cache beside those under way waits until they do.
+ */
 export class Model implements AsyncDisposable {
   readonly info: ModelInfo;
   readonly tokenizer: Tokenizer;
@@ -330,6 +336,11 @@ export class Model implements AsyncDisposable {
     );
   }
 
+  /** Positions of the key/value cache: all, those that texts under way hold, those kept of finished texts. */
+  get cacheUsage(): { readonly positions: number; readonly used: number; readonly kept: number } {
+    return this.#engine.usage;
+  }
+
   /** Waits for the running pass, then frees everything. A second call is harmless. */
   async close(): Promise<void> {
     this.#template?.close();
@@ -396,7 +407,8 @@ export class Model implements AsyncDisposable {
     const text = new TextStream(this.tokenizer, { stops: resolved.stop });
     result.promptTokens = promptTokens;
     const started = performance.now();
-    using sequence: Sequence = this.#engine.open(promptTokens);
+    const positions = promptTokens.length + Math.min(resolved.maxTokens, usualAnswer);
+    using sequence: Sequence = await this.#engine.admit(promptTokens, positions, signal);
     result.cachedTokens = sequence.tokens.length;
     using strategy = openStrategy(resolved.strategy, {
       costs: this.#costs,

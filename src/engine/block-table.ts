@@ -11,6 +11,10 @@ export class BlockPool {
     this.#free = Array.from({ length: blocks }, (_, i) => blocks - 1 - i);
   }
 
+  get size(): number {
+    return this.#users.length;
+  }
+
   /** Blocks that nobody uses. */
   get free(): number {
     return this.#free.length;
@@ -18,15 +22,18 @@ export class BlockPool {
 
   /** So many blocks, used once each; all of them or none. */
   take(count: number): number[] {
-    if (count > this.#free.length)
-      throw new OutriderError(
-        "ERR_CONTEXT",
-        `the key/value cache is full: all ${this.#users.length * blockSize} positions belong to open sequences. ` +
-          "Close some, or load the model with a larger context",
-      );
+    if (count > this.#free.length) throw this.full();
     const taken = this.#free.splice(this.#free.length - count, count);
     for (const block of taken) this.#users[block] = 1;
     return taken.reverse();
+  }
+
+  full(): OutriderError {
+    return new OutriderError(
+      "ERR_CONTEXT",
+      `the key/value cache is full: all ${this.size * blockSize} positions belong to open sequences. ` +
+        "Close some, or load the model with a larger context",
+    );
   }
 
   share(block: number): void {

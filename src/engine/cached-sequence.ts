@@ -17,23 +17,26 @@ export class CachedSequence implements Sequence {
   readonly maxStep = maxStep;
   readonly #engine: Engine;
   readonly #blocks: BlockPool;
+  readonly #reserved: number;
   #table: number[];
   #tokens: number[];
   #pending: Pending | undefined;
   #running = false;
   #open = true;
 
-  /** `table` holds the blocks of `tokens`, one use of each handed over. */
+  /** `table` holds the blocks of `tokens`, one use of each handed over; `reserved`: blocks that it may count on. */
   constructor(
     engine: Engine,
     blocks: BlockPool,
-    tokens: readonly number[] = [],
-    table: readonly number[] = [],
+    tokens: readonly number[],
+    table: readonly number[],
+    reserved: number,
   ) {
     this.#engine = engine;
     this.#blocks = blocks;
     this.#tokens = [...tokens];
     this.#table = [...table];
+    this.#reserved = reserved;
   }
 
   get tokens(): readonly number[] {
@@ -131,11 +134,13 @@ export class CachedSequence implements Sequence {
     this.#trim();
   }
 
-  fork(length = this.#tokens.length): Sequence {
+  fork(length = this.#tokens.length, positions = 0): Sequence {
     this.#check(0);
     if (!Number.isInteger(length) || length < 0 || length > this.#tokens.length)
       throw new OutriderError("ERR_BAD_REQUEST", `fork: ${length}, expected 0 to ${this.#tokens.length}`);
-    return this.share(length);
+    const table = this.#table.slice(0, Math.ceil(length / blockSize));
+    for (const block of table) this.#blocks.share(block);
+    return this.#engine.fork(this.#tokens.slice(0, length), table, positions);
   }
 
   [Symbol.dispose](): void {
@@ -144,31 +149,13 @@ export class CachedSequence implements Sequence {
       throw new OutriderError("ERR_BAD_REQUEST", "a sequence was disposed of while a pass runs on it");
     if (this.#pending) this.keep([]);
     this.#open = false;
-    this.#engine.leave(this);
-    this.#engine.retire(this);
-  }
-
-  /** @internal A second sequence with the first `length` positions, whether or not this one is still open. */
-  share(length: number): Sequence {
-    const table = this.#table.slice(0, Math.ceil(length / blockSize));
-    for (const block of table) this.#blocks.share(block);
-    return new CachedSequence(this.#engine, this.#blocks, this.#tokens.slice(0, length), table);
-  }
-
-  /** @internal The first `length` positions, for a new owner. */
-  revive(length: number): Sequence {
-    this.#tokens.length = length;
     this.#trim();
-    const next = new CachedSequence(this.#engine, this.#blocks, this.#tokens, this.#table);
-    this.#table = [];
-    return next;
+    this.#engine.retire(this, this.#tokens, this.#table);
   }
 
-  /** @internal Gives the blocks back. */
-  free(): void {
-    for (const block of this.#table) this.#blocks.release(block);
-    this.#table = [];
-    this.#tokens = [];
+  /** @internal Blocks that it may still take of those reserved for it. */
+  get promised(): number {
+    return Math.max(0, this.#reserved - this.#table.length);
   }
 
   #check(more: number): void {
@@ -220,8 +207,7 @@ export class CachedSequence implements Sequence {
     const more = Math.max(0, Math.ceil(length / blockSize) - this.#table.length);
     const copies = this.#writesShared(base) ? 1 : 0;
     const wanted = more + copies + Math.ceil(siblings / blockSize);
-    this.#engine.reserve(wanted);
-    const scratch = this.#blocks.take(wanted);
+    const scratch = this.#engine.take(wanted, this);
     if (copies > 0) this.#own(base, scratch.pop()!);
     this.#table.push(...scratch.splice(0, more));
     const taken = new Set<number>();

@@ -348,6 +348,60 @@ describe("the prefix of an earlier text", () => {
   });
 });
 
+describe("memory for what a text may need", () => {
+  const roomy = () => loadEngine(goldenModel("quant-q4_0"), { context, sequences: 4 });
+
+  test("is refused where open texts may need it, and free again when they close", async () => {
+    await using engine = await roomy();
+    const texts = [1, 2, 3, 4].map(() => engine.open([], context));
+    expect(() => engine.open([], 1)).toThrow(failure("ERR_BUSY"));
+    // One that reserves nothing gets nothing of what others count on.
+    using guest = engine.open();
+    await expect(guest.prefill(tokens(20, 9))).rejects.toMatchObject({ code: "ERR_CONTEXT" });
+    await Promise.all(texts.map((text, i) => text.prefill(tokens(context, i))));
+    for (const text of texts) text[Symbol.dispose]();
+    await guest.prefill(tokens(20, 9));
+    using another = engine.open([], context);
+    await another.prefill(tokens(context, 7));
+  });
+
+  test("is waited for, in order", async () => {
+    await using engine = await roomy();
+    const texts = [1, 2, 3, 4].map(() => engine.open([], context));
+    const entered: number[] = [];
+    const abort = new AbortController();
+    const enter = async (n: number, positions: number, signal?: AbortSignal) => {
+      const sequence = await engine.admit(tokens(10, n), positions, signal);
+      entered.push(n);
+      return sequence;
+    };
+    const waiting = [enter(1, context), enter(2, 1, abort.signal), enter(3, 1)];
+    await new Promise(setImmediate);
+    expect(entered).toEqual([]);
+    abort.abort();
+    await expect(waiting[1]).rejects.toMatchObject({ code: "ERR_ABORTED" });
+    texts[0]![Symbol.dispose]();
+    const [first] = await Promise.all([waiting[0]!]);
+    expect(entered).toEqual([1]);
+    texts[1]![Symbol.dispose]();
+    (await waiting[2]!)[Symbol.dispose]();
+    first[Symbol.dispose]();
+    for (const text of texts) text[Symbol.dispose]();
+  });
+
+  test("is told", async () => {
+    await using engine = await roomy();
+    const all = engine.usage.positions;
+    using sequence = engine.open();
+    await sequence.prefill(tokens(20));
+    using fork = sequence.fork(16);
+    expect(engine.usage).toEqual({ positions: all, used: 32, kept: 0 });
+    fork[Symbol.dispose]();
+    sequence[Symbol.dispose]();
+    expect(engine.usage).toEqual({ positions: all, used: 0, kept: 32 });
+  });
+});
+
 describe("passes take turns", () => {
   test("many texts at once are each the text alone", async () => {
     const starts = Array.from({ length: 6 }, (_, i) => tokens(5 + i, i));

@@ -8,6 +8,7 @@ import type { ModelSource } from "../weights/model-source.js";
 import { Batcher, type Job } from "./batcher.js";
 import { BlockPool } from "./block-table.js";
 import { CachedSequence } from "./cached-sequence.js";
+import { PrefixTree } from "./prefix-tree.js";
 import { maxOutputs, maxStep, type Sequence } from "./sequence.js";
 
 export interface EngineOptions {
@@ -21,15 +22,20 @@ export interface EngineOptions {
   readonly precise?: boolean | undefined;
   /** Most tokens of a prompt that go through one pass, 1 to 2,048; default 512. Never changes a result. */
   readonly prefillChunk?: number | undefined;
+  /**
+   * Texts of full length that the key/value cache has room for, 1 to 1,024; default 4. Shorter texts share the room, and
+   * what was never touched takes no memory. Finished texts keep up to a quarter for those who begin in the same way.
+   */
+  readonly sequences?: number | undefined;
   /** Hears the bytes of weights loaded so far and in all. */
   readonly onProgress?: ((done: number, total: number) => void) | undefined;
 }
 
 const defaultContext = 8192;
 const defaultChunk = 512;
-// Sequences beside the one that generates: a conversation each, kept for its prefix. Untouched blocks take no memory.
-const sequencesPerCache = 4;
-const maxIdle = 8;
+const defaultSequences = 4;
+/** The part of the cache that finished texts may fill for those who begin in the same way. */
+const KEPT_SHARE = 1 / 4;
 
 /**
  * A model in the core: passes over rows, and a key/value cache that sequences share. What several sequences ask for at
@@ -47,7 +53,10 @@ export class Engine implements AsyncDisposable {
   /** Bytes in memory when every sequence is full. */
   readonly memory: { readonly weights: number; readonly cache: number };
   readonly core: Core;
-  #idle: CachedSequence[] = [];
+  readonly #finished: PrefixTree;
+  readonly #open = new Set<CachedSequence>();
+  /** Who waits for memory, in order. */
+  #admissions: { readonly blocks: number; readonly enter: () => void }[] = [];
   #copies: { from: number[]; to: number[] } = { from: [], to: [] };
   readonly #batcher: Batcher;
   #closed = false;
@@ -60,10 +69,10 @@ export class Engine implements AsyncDisposable {
     this.prefillChunk = options.prefillChunk ?? defaultChunk;
     const precision = options.precise ? "f32" : "f16";
     this.memory = memoryNeeded(plan, this.context, precision);
-    const blocks =
-      sequencesPerCache * (Math.ceil(this.context / blockSize) + Math.ceil(maxStep / blockSize) + 1);
+    const blocks = (options.sequences ?? defaultSequences) * blocksOf(this.context);
     this.#cache = new KvCache(config.layers, config.numKvHeads, config.headDim, blocks, precision);
     this.#blocks = new BlockPool(blocks);
+    this.#finished = new PrefixTree(this.#blocks, Math.ceil(KEPT_SHARE * blocks));
     const maxRows = Math.max(this.prefillChunk, maxOutputs);
     this.#batcher = new Batcher({ maxRows, maxOutputs, prefillChunk: this.prefillChunk }, (pass, signal) => {
       this.#applyCopies();
@@ -103,55 +112,123 @@ export class Engine implements AsyncDisposable {
   }
 
   /**
-   * A sequence that already holds as many of `tokens`' first positions as some earlier, finished sequence left in the
+   * A sequence that already holds as many of `tokens`' first positions as earlier, finished sequences left in the
    * cache; at most all but the last. Append the others, from `sequence.tokens.length` on. Dispose it to leave its
    * positions for a later one.
+   *
+   * With `positions` it can count on memory for so many in all, or is refused with `ERR_BUSY`; without, it takes what
+   * there is as it grows, and gets `ERR_CONTEXT` where there is none.
    */
-  open(tokens: readonly number[] = []): Sequence {
+  open(tokens: readonly number[] = [], positions = 0): Sequence {
     this.#checkOpen();
-    let best: CachedSequence | undefined;
-    let shared = 0;
-    for (const idle of this.#idle) {
-      const length = Math.min(commonPrefix(idle.tokens, tokens), tokens.length - 1);
-      if (length > shared) [best, shared] = [idle, length];
-    }
-    if (!best) return new CachedSequence(this, this.#blocks);
-    // Another conversation with the same beginning stays for its own next turn.
-    if (shared < best.tokens.length / 2) return best.share(shared);
-    this.#idle = this.#idle.filter((s) => s !== best);
-    return best.revive(shared);
+    const reserved = this.#blocksFor(positions);
+    if (reserved > this.#spare(reserved)) throw noRoom(positions);
+    const { length, table } = this.#finished.find(tokens, tokens.length - 1);
+    // Blocks that others count on are not for one that reserves nothing.
+    if (this.#spare(0) >= 0) return this.#opened(tokens.slice(0, length), table, reserved);
+    for (const block of table) this.#blocks.release(block);
+    return this.#opened([], [], reserved);
   }
 
-  /** @internal A disposed sequence comes back for its prefix. */
-  retire(sequence: CachedSequence): void {
-    if (this.#closed || sequence.tokens.length === 0) {
-      sequence.free();
-      return;
-    }
-    this.#idle.push(sequence);
-    while (this.#idle.length > maxIdle) this.#idle.shift()!.free();
+  /** The same, but waits in a queue until there is memory. `ERR_ABORTED` when given up meanwhile. */
+  admit(tokens: readonly number[], positions: number, signal?: AbortSignal): Promise<Sequence> {
+    return new Promise((resolve, reject) => {
+      const leave = () => {
+        this.#admissions = this.#admissions.filter((one) => one !== admission);
+        reject(new OutriderError("ERR_ABORTED", "the generation was aborted", { cause: signal?.reason }));
+        this.#admitNext();
+      };
+      const enter = () => {
+        signal?.removeEventListener("abort", leave);
+        try {
+          resolve(this.open(tokens, positions));
+        } catch (error) {
+          reject(error);
+        }
+      };
+      const admission = { blocks: this.#blocksFor(positions), enter };
+      this.#admissions.push(admission);
+      signal?.addEventListener("abort", leave, { once: true });
+      if (signal?.aborted) leave();
+      else this.#admitNext();
+    });
   }
 
-  /** @internal Frees the oldest idle sequences until so many blocks are free. */
-  reserve(blocks: number): void {
-    while (this.#blocks.free < blocks && this.#idle.length > 0) this.#idle.shift()!.free();
+  /** @internal A sequence with the given blocks, one use of each handed over. */
+  fork(tokens: readonly number[], table: readonly number[], positions: number): Sequence {
+    const reserved = this.#blocksFor(positions);
+    const more = reserved - table.length;
+    if (more > this.#spare(more)) {
+      for (const block of table) this.#blocks.release(block);
+      throw noRoom(positions);
+    }
+    return this.#opened(tokens, table, reserved);
+  }
+
+  /** Blocks that a text of so many positions may need: a draft that reaches beyond its end and a copied block too. */
+  #blocksFor(positions: number): number {
+    return positions === 0 ? 0 : blocksOf(Math.min(positions, this.context));
+  }
+
+  #opened(tokens: readonly number[], table: readonly number[], reserved: number): CachedSequence {
+    const sequence = new CachedSequence(this, this.#blocks, tokens, table, reserved);
+    this.#open.add(sequence);
+    return sequence;
+  }
+
+  /** @internal A disposed sequence leaves its positions. */
+  retire(sequence: CachedSequence, tokens: readonly number[], table: readonly number[]): void {
+    this.#open.delete(sequence);
+    this.#batcher.leave(sequence);
+    this.#finished.insert(tokens, table);
+    if (this.#closed) this.forget();
+    this.#admitNext();
+  }
+
+  /** Blocks that nobody uses or counts on, as far as `wanted` needs them. */
+  #spare(wanted: number): number {
+    let spare = this.#blocks.free;
+    for (const sequence of this.#open) spare -= sequence.promised;
+    return spare >= wanted ? spare : spare + this.#finished.evictable;
+  }
+
+  /** @internal Blocks for a sequence, those of finished texts if need be. */
+  take(count: number, sequence: CachedSequence): number[] {
+    if (count > sequence.promised && count - sequence.promised > this.#spare(count))
+      throw this.#blocks.full();
+    if (this.#blocks.free < count) this.#finished.evict(count - this.#blocks.free);
+    return this.#blocks.take(count);
+  }
+
+  #admitNext(): void {
+    for (;;) {
+      const [next] = this.#admissions;
+      if (next === undefined || (!this.#closed && next.blocks > this.#spare(next.blocks))) return;
+      this.#admissions.shift();
+      next.enter();
+    }
+  }
+
+  /** Positions of the cache: all, those of open texts (shared ones once), those kept of finished texts alone. */
+  get usage(): { readonly positions: number; readonly used: number; readonly kept: number } {
+    const kept = this.#finished.evictable;
+    const { size, free } = this.#blocks;
+    return {
+      positions: size * blockSize,
+      used: (size - free - kept) * blockSize,
+      kept: kept * blockSize,
+    };
   }
 
   /** Forgets the positions that finished sequences left in the cache. */
   forget(): void {
-    for (const idle of this.#idle) idle.free();
-    this.#idle = [];
+    this.#finished.clear();
   }
 
   /** @internal What a sequence wants of the next passes. */
   submit(sequence: CachedSequence, job: Job): void {
     this.#checkOpen();
     this.#batcher.submit(sequence, job);
-  }
-
-  /** @internal The sequence asks for nothing more. */
-  leave(sequence: CachedSequence): void {
-    this.#batcher.leave(sequence);
   }
 
   /**
@@ -178,6 +255,7 @@ export class Engine implements AsyncDisposable {
   async [Symbol.asyncDispose](): Promise<void> {
     if (this.#closed) return;
     this.#closed = true;
+    this.#admitNext();
     await this.#batcher.close(closed());
     this.forget();
     for (const owned of this.#owned) owned[Symbol.dispose]();
@@ -188,14 +266,20 @@ function closed(): OutriderError {
   return new OutriderError("ERR_DISPOSED", "the model was used after it was closed");
 }
 
-function commonPrefix(a: readonly number[], b: readonly number[]): number {
-  let n = 0;
-  while (n < a.length && n < b.length && a[n] === b[n]) n++;
-  return n;
+function blocksOf(positions: number): number {
+  return Math.ceil(positions / blockSize) + Math.ceil(maxStep / blockSize) + 1;
+}
+
+function noRoom(positions: number): OutriderError {
+  return new OutriderError(
+    "ERR_BUSY",
+    `the key/value cache has no room for ${positions} positions beside the texts under way. Try again later, or load ` +
+      "the model with room for more sequences",
+  );
 }
 
 function checkOptions(options: EngineOptions, config: ModelConfig): void {
-  const check = (name: "threads" | "context" | "prefillChunk", least: number, most: number) => {
+  const check = (name: "threads" | "context" | "prefillChunk" | "sequences", least: number, most: number) => {
     const value = options[name];
     if (value !== undefined && (!Number.isInteger(value) || value < least || value > most))
       throw new OutriderError(
@@ -209,4 +293,5 @@ function checkOptions(options: EngineOptions, config: ModelConfig): void {
   check("threads", 1, 64);
   check("context", 8, config.context);
   check("prefillChunk", 1, 2048);
+  check("sequences", 1, 1024);
 }

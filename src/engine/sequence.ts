@@ -77,6 +77,9 @@ export interface Sequence extends Disposable {
   keep(path: readonly number[]): void;
   /** Forgets all positions from `length` on. */
   truncate(length: number): void;
-  /** A second sequence that shares this one's first `length` positions without copying them. */
-  fork(length?: number): Sequence;
+  /**
+   * A second sequence that shares this one's first `length` positions without copying them, with memory reserved for
+   * `positions` in all (default: none). `ERR_BUSY` where there is not so much.
+   */
+  fork(length?: number, positions?: number): Sequence;
 }
