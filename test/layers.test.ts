@@ -11,8 +11,9 @@ const mayImport: Record<string, readonly string[]> = {
   engine: ["runtime", "weights", "models"],
   decoding: ["text", "engine"],
   api: ["weights", "text", "models", "engine", "decoding"],
-  server: ["text", "decoding", "api"],
-  cli: ["runtime", "weights", "text", "models", "engine", "decoding", "api", "index", "server"],
+  scheduling: [],
+  server: ["text", "decoding", "api", "scheduling"],
+  cli: ["runtime", "weights", "text", "models", "engine", "decoding", "api", "index", "server", "scheduling"],
 };
 const root = path.resolve(import.meta.dirname, "../src");
 const shared = ["errors"];
