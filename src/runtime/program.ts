@@ -256,7 +256,8 @@ type Lowered = Omit<NativeProgramSpec, "cache" | "vocab" | "maxRows" | "maxOutpu
  * quantised inputs (norms give them directly), and values that are no longer needed give their buffer to later ones.
  */
 function lower(source: readonly Operation[], logits: Tensor, precise: boolean): Lowered {
-  const operations = quantiseInputs(addInPlace(source.map((op) => ({ ...op }))), logits, precise);
+  const selected = selectEarly(source.map((op) => ({ ...op })));
+  const operations = quantiseInputs(addInPlace(selected), logits, precise);
 
   const storage = new Map<Tensor, Tensor>(); // value → the value whose buffer it lives in
   const home = (t: Tensor): Tensor => {
@@ -313,6 +314,46 @@ function lower(source: readonly Operation[], logits: Tensor, precise: boolean): 
     constants,
     logits: logitsBuffer as number,
   };
+}
+
+/** Operators whose output row depends on the same row of their inputs only. */
+const rowLocal: ReadonlySet<Operation["kind"]> = new Set(["rmsNorm", "layerNorm", "matmul", "gated", "add"]);
+
+/**
+ * Rows whose logits nobody wants are dropped as soon as no other row needs them, not at the end: a prompt's rows stop
+ * at the last layer's keys and values.
+ */
+function selectEarly(source: readonly Operation[]): Operation[] {
+  const early = new Set<Operation>(); // computed for the wanted rows only
+  for (const op of [...source].reverse()) {
+    if (!rowLocal.has(op.kind) || op.output?.perOutput) continue;
+    const users = source.filter((o) => o.inputs.includes(op.output!));
+    if (users.length > 0 && users.every((o) => o.kind === "select" || early.has(o))) early.add(op);
+  }
+  const selected = new Map<Tensor, Tensor>(); // value → the same value for the wanted rows only
+  return source.flatMap((op) => {
+    if (op.kind === "select" && selected.has(op.inputs[0]!)) {
+      selected.set(op.output!, selected.get(op.inputs[0]!)!);
+      return [];
+    }
+    const added: Operation[] = [];
+    let moved = op;
+    for (const input of op.inputs) {
+      if (early.has(op) && !selected.has(input)) {
+        const output = { ...input, perOutput: true };
+        selected.set(input, output);
+        added.push({ kind: "select", inputs: [input], output, fields: [input, output], scalar: 0 });
+      }
+      const rows = early.has(op) || op.output?.perOutput ? selected.get(input) : undefined;
+      if (rows) moved = replaceInput(moved, input, rows);
+    }
+    if (early.has(op)) {
+      const output = { ...op.output!, perOutput: true };
+      selected.set(op.output!, output);
+      moved = { ...moved, output, fields: moved.fields.map((f) => (f === op.output ? output : f)) };
+    } else if (op.kind === "select") selected.set(op.inputs[0]!, op.output!);
+    return [...added, moved];
+  });
 }
 
 /** Operators that can add to their output, and where their records say so (all in the same field). */
