@@ -1,7 +1,7 @@
 // Exactness, end to end: token ids and the bits of their log-probabilities do not depend on how a text was computed.
 //   OUTRIDER_EXACT_CASES=5000 npx vitest run test/exact.test.ts     more cases (npm run test:exact)
 //   OUTRIDER_EXACT_FIRST=137 OUTRIDER_EXACT_CASES=1 npx vitest run test/exact.test.ts     one case again
-import { mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import path from "node:path";
 import { afterAll, expect, test } from "vitest";
@@ -16,7 +16,7 @@ import type { Sequence } from "../src/engine/sequence.js";
 import { architectures } from "../src/models/architectures.js";
 import type { InstructionSet } from "../src/runtime/core.js";
 import { coreInfo } from "../src/runtime/native.js";
-import { embeddedGoldens, embeddedModel, goldenModel, loadEngine } from "./support/engines.js";
+import { embeddedGoldens, embeddedModel, goldenFolder, goldenModel, loadEngine } from "./support/engines.js";
 import { describeGguf, type Tensor, writeGguf } from "./support/gguf-writer.js";
 import { Seeded } from "./support/seeded.js";
 
@@ -45,7 +45,10 @@ const embedded: Model = {
   // Ends of blocks of 16 positions, and all but ends.
   prompts: [20, 32, 49, 64, 95, 114].map((length, i) => goldenPrompts[14 - i]!.slice(0, length)),
 };
-// Random weights of every architecture and of the other weight types: cheap enough for the scalar operators.
+const weightGoldens = readdirSync(goldenFolder)
+  .filter((file) => /^quant-.*\.gguf$/.test(file))
+  .map((file) => file.slice(0, -".gguf".length));
+// Random weights of every architecture and of every weight type: cheap enough for the scalar operators.
 const small = [
   "llama-gqa-untied",
   "qwen2",
@@ -57,10 +60,7 @@ const small = [
   "olmo2",
   "gpt2",
   "starcoder2",
-  "quant-q4_0",
-  "quant-q8_0",
-  "quant-f16",
-  "quant-bf16",
+  ...weightGoldens,
 ].map((name, i): Model => {
   const random = new Seeded(i);
   const context = name === "gpt2" ? 128 : 256;

@@ -4,11 +4,11 @@
  * `node scripts/build-native.mjs --addon-sanitized` built.
  */
 import { execFileSync, spawn } from "node:child_process";
-import { mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import path from "node:path";
 import { expect, test } from "vitest";
-import { goldenModel } from "./support/engines.js";
+import { goldenFolder, goldenModel } from "./support/engines.js";
 import { mutate } from "./support/gguf-mutator.js";
 
 const cases = Number(process.env.OUTRIDER_FUZZ_CASES ?? 300);
@@ -18,11 +18,9 @@ const batch = 100;
 const models = [
   "llama-mha-tied",
   "llama-gqa-untied",
-  "quant-q4_0",
-  "quant-q4_1",
-  "quant-q8_0",
-  "quant-f16",
-  "quant-bf16",
+  ...readdirSync(goldenFolder)
+    .filter((file) => /^quant-.*\.gguf$/.test(file))
+    .map((file) => file.slice(0, -".gguf".length)),
 ];
 const root = path.resolve(import.meta.dirname, "..");
 

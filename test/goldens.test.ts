@@ -14,14 +14,6 @@ import { goldenFolder, goldenModel, loadEngine } from "./support/engines.js";
  */
 const unsupported: Readonly<Record<string, string>> = {
   "llama-moe": "expert_count",
-  "quant-iq4_nl": "IQ4_NL",
-  "quant-q2_k": "Q2_K",
-  "quant-q3_k": "Q3_K",
-  "quant-q4_k": "Q4_K",
-  "quant-q5_0": "Q5_0",
-  "quant-q5_1": "Q5_1",
-  "quant-q5_k": "Q5_K",
-  "quant-q6_k": "Q6_K",
   qwen3moe: '"qwen3moe"',
 };
 

@@ -1,6 +1,7 @@
 import { describe, expect, test } from "vitest";
 import { addon, type Handle, type NativePass, type NativeProgramSpec } from "../src/runtime/native.js";
 import { type WeightType, weightTypes } from "../src/runtime/weight.js";
+import { layoutByType } from "../src/weights/weight-type.js";
 import { Seeded } from "./support/seeded.js";
 
 // The core believes nothing that TypeScript hands it: these tests call it without the classes of src/runtime.
@@ -8,6 +9,22 @@ const core = addon();
 const vocab = 40;
 const width = 32;
 const cacheBlocks = 6;
+
+/** Where a block's float16 numbers are: its scale, and its minimum or the scale of its minima. */
+const halvesAt: Readonly<Record<Exclude<WeightType, "F32" | "F16" | "BF16">, readonly number[]>> = {
+  Q4_0: [0],
+  Q4_1: [0, 2],
+  Q5_0: [0],
+  Q5_1: [0, 2],
+  Q8_0: [0],
+  Q2_K: [80, 82],
+  Q3_K: [108],
+  Q4_K: [0, 2],
+  Q5_K: [0, 2],
+  Q6_K: [208],
+  IQ4_NL: [0],
+  IQ4_XS: [0],
+};
 
 /** Rows in the file's layout, random but for scales and exponents, which stay small. */
 function fileBytes(type: WeightType, rows: number, columns: number, random: Seeded): Uint8Array {
@@ -19,10 +36,13 @@ function fileBytes(type: WeightType, rows: number, columns: number, random: Seed
   if (type === "F32") return values(4, (v, at) => v.setFloat32(at, random.integer(-99, 99) / 99, true));
   if (type === "F16") return values(2, (v, at) => v.setUint16(at, 0x3000 | (random.bits() & 0x83ff), true));
   if (type === "BF16") return values(2, (v, at) => v.setUint16(at, 0x3e00 | (random.bits() & 0x807f), true));
-  const [blockBytes, scales] = { Q4_0: [18, 1], Q4_1: [20, 2], Q8_0: [34, 1] }[type] as [number, number];
-  const bytes = Uint8Array.from({ length: ((rows * columns) / 32) * blockBytes }, () => random.bits());
+  const { blockWeights, blockBytes } = layoutByType.get(type)!;
+  const bytes = Uint8Array.from({ length: ((rows * columns) / blockWeights) * blockBytes }, () =>
+    random.bits(),
+  );
   for (let at = 0; at < bytes.length; at += blockBytes)
-    for (let s = 0; s < scales; s++) new DataView(bytes.buffer).setUint16(at + 2 * s, 0x2400 | s, true);
+    for (const [i, half] of halvesAt[type].entries())
+      new DataView(bytes.buffer).setUint16(at + half, 0x2400 | i, true);
   return bytes;
 }
 
@@ -363,7 +383,7 @@ describe("what the core is handed", () => {
     expect(await codeOf(() => core.createCache(1, 1, 0, 1, false))).toBe("ERR_PROGRAM");
     expect(await codeOf(() => core.packedBytes(0, 2 ** 26 + 1, 1))).toBe("ERR_PROGRAM");
     expect(await codeOf(() => core.packedBytes(2, 1, 33))).toBe("ERR_PROGRAM");
-    expect(await codeOf(() => core.packedBytes(12, 1, 256))).toBe("ERR_MODEL_UNSUPPORTED");
+    expect(await codeOf(() => core.packedBytes(9, 1, 256))).toBe("ERR_MODEL_UNSUPPORTED");
     expect(await codeOf(() => core.createArena(0))).toBe("ERR_PROGRAM");
     expect(await codeOf(() => core.createArena(2 ** 53))).toBe("ERR_RUNTIME");
     expect(await codeOf(() => core.createCore(65, ""))).toBe("ERR_PROGRAM");
@@ -376,7 +396,7 @@ describe("what the core is handed", () => {
     core.createWeight(arena, 0, 16, 8);
     expect(await codeOf(() => core.createWeight(arena, 0, 16, 9))).toBe("ERR_PROGRAM");
     expect(await codeOf(() => core.createWeight(arena, 2, 1, 33))).toBe("ERR_PROGRAM");
-    expect(await codeOf(() => core.createWeight(arena, 12, 1, 256))).toBe("ERR_MODEL_UNSUPPORTED");
+    expect(await codeOf(() => core.createWeight(arena, 9, 1, 256))).toBe("ERR_MODEL_UNSUPPORTED");
     const last = core.createWeight(arena, 0, 16, 8);
     expect(await codeOf(() => core.createWeight(arena, 0, 1, 1))).toBe("ERR_PROGRAM");
     core.close(arena);
@@ -458,5 +478,24 @@ describe("closed handles", () => {
       expect(await codeOf(() => core.createProgram(wrong as Handle, parts.spec))).toBe("ERR_PROGRAM");
     for (const wrong of [null, {}, 1] as unknown[])
       expect(await codeOf(() => core.close(wrong as Handle))).toBe("ERR_PROGRAM");
+  });
+});
+
+describe.each(Object.keys(weightTypes) as WeightType[])("weights in %s", (type) => {
+  const { blockWeights, blockBytes } = layoutByType.get(type)!;
+  const columns = 512;
+
+  test("take the file's own bytes", async () => {
+    const bytes = (32 * columns * blockBytes) / blockWeights;
+    expect(core.packedBytes(weightTypes[type], 32, columns)).toBe(bytes);
+    const made = await weight(type, 32, columns, new Seeded(3));
+    for (let row = 0; row < 32; row++)
+      expect(core.unpackRow(made, row).every(Number.isFinite), `row ${row}`).toBe(true);
+  });
+
+  test.runIf(blockWeights > 1)("are refused where a row is not whole blocks", () => {
+    expect(() => core.packedBytes(weightTypes[type], 16, columns + blockWeights / 2)).toThrow(
+      /a multiple of/,
+    );
   });
 });

@@ -23,6 +23,10 @@ LANES_INLINE void finish(const MatmulArgs& a, int row, int tile, Float y) {
   store(out, a.accumulate ? add(load(out), y) : y);
 }
 
+#include "unpack.inl"
+
+template <WeightType type> void matmulQuantised(const MatmulArgs& a);  // of the including file
+
 // Calls use(i, w) for the inputs i of `tiles` neighbouring tiles in order; w[t] holds the 16 columns of tile t.
 template <WeightType type, int tiles, class F>
 LANES_INLINE void forEachInput(const uint8_t* first, int k, F use) {
@@ -40,32 +44,26 @@ LANES_INLINE void forEachInput(const uint8_t* first, int k, F use) {
       use(i, w);
     }
   } else {
-    constexpr bool nibbles = type != WeightType::Q8_0;
-    constexpr size_t quantBytes = nibbles ? 256 : 512, blockBytes = tileBytes(type, kBlock);
-    constexpr int zero = type == WeightType::Q4_0 ? 8 : type == WeightType::Q8_0 ? 128 : 0;
-    for (int b = 0; b < k / kBlock; b++) {
-      Float d[tiles], m[tiles];
-      for (int t = 0; t < tiles; t++) {
-        const uint8_t* scales = first + size_t(t) * tileSize + size_t(b) * blockBytes + quantBytes;
-        d[t] = loadHalf(scales);
-        if constexpr (type == WeightType::Q4_1) m[t] = loadHalf(scales + 32);
-      }
-      for (int group = 0; group < kBlock / 4; group++) {  // four inputs lie in the bytes of one 32-bit lane
-        Int packed[tiles];
+    constexpr int blockSize = blockInputs(type), quantBytes = lowBytes(type) + highBytes(type);
+    constexpr int perScale = hasHalfBlocks(type) ? 16 : 32;
+    BlockScales scales[tiles];
+    for (int i = 0; i < k; i += kBlock) {  // 32 inputs
+      const size_t at = tileBytes(type, i / blockSize * blockSize);
+      if (i % blockSize == 0)
+        for (int t = 0; t < tiles; t++) blockScales<type>(first + size_t(t) * tileSize + at, scales[t]);
+      Int groups[tiles][kBlock / 4];
+      for (int t = 0; t < tiles; t++)
+        unpack<type, Int>(first + size_t(t) * tileSize + at + quantsOffset(type) + i % blockSize / kBlock * quantBytes, groups[t]);
+      for (int j = 0; j < kBlock; j++) {
+        const int s = (i % blockSize + j) / perScale;
         for (int t = 0; t < tiles; t++) {
-          const uint8_t* block = first + size_t(t) * tileSize + size_t(b) * blockBytes;
-          packed[t] = loadInt(block + 64 * (nibbles ? group % 4 : group));
-          if (nibbles && group >= 4) packed[t] = shiftRight<4>(packed[t]);
+          Int& group = groups[t][j / 4];
+          const Float q = toFloat(sub(bitAnd(group, broadcastInt(255)), broadcastInt(unpackedZero(type))));
+          if constexpr (hasMinima(type)) w[t] = fma(q, scales[t].d[s], scales[t].m[s]);
+          else w[t] = mul(q, scales[t].d[s]);
+          group = shiftRight<8>(group);  // four inputs lie in the bytes of one 32-bit lane
         }
-        for (int j = 0; j < 4; j++) {
-          for (int t = 0; t < tiles; t++) {
-            const Float q = toFloat(sub(bitAnd(packed[t], broadcastInt(nibbles ? 15 : 255)), broadcastInt(zero)));
-            if constexpr (type == WeightType::Q4_1) w[t] = fma(q, d[t], m[t]);
-            else w[t] = mul(q, d[t]);
-            packed[t] = shiftRight<8>(packed[t]);
-          }
-          use(b * kBlock + group * 4 + j, w);
-        }
+        use(i + j, w);
       }
     }
   }
@@ -107,18 +105,20 @@ void quantise(const float* x, int k, uint8_t* out) {
   float* scale = reinterpret_cast<float*>(out + k);
   float* scaledSum = scale + blocks;
   int32_t* sums = reinterpret_cast<int32_t*>(scaledSum + blocks);
+  int16_t* halfSums = reinterpret_cast<int16_t*>(sums + blocks);
   for (int b = 0; b < blocks; b++) {
     const Float v[2] = {load(x + b * kBlock), load(x + b * kBlock + kLanes)};
     // max(a, b) is b where a is NaN: a NaN does not become the largest, as with fmax.
     const float largest = reduceMax(max(absolute(v[1]), max(absolute(v[0]), broadcast(0))));
     const float inverse = largest > 0x1p-100f ? 127.0f / largest : 0.0f;
-    Int sum = broadcastInt(0);
+    int32_t sum[2];
     for (int i = 0; i < 2; i++) {
       const Int bits = asBits(add(mul(v[i], broadcast(inverse)), broadcast(kRoundMagic)));
       storeBytes(q + b * kBlock + i * kLanes, bits);
-      sum = add(sum, shiftRightSigned<24>(shiftLeft<24>(bits)));
+      sum[i] = reduceAdd(shiftRightSigned<24>(shiftLeft<24>(bits)));
+      halfSums[2 * b + i] = int16_t(sum[i]);
     }
-    sums[b] = reduceAdd(sum);
+    sums[b] = sum[0] + sum[1];
     scale[b] = largest / 127.0f;
     scaledSum[b] = scale[b] * float(sums[b]);
   }
@@ -481,12 +481,15 @@ int gumbelArgmax(const float* x, int n, float m, float inverseTemperature, uint6
   return tokens[lane];
 }
 
-// The table of this instruction set around its three quantised products.
-constexpr Kernels kernelTable(const char* name, MatmulFn q4_0, MatmulFn q4_1, MatmulFn q8_0) {
-  return {name,
-          {q4_0, q4_1, q8_0},
-          {matmulFloat<WeightType::F32>, matmulFloat<WeightType::F16>, matmulFloat<WeightType::BF16>,
-           matmulFloat<WeightType::Q4_0>, matmulFloat<WeightType::Q4_1>, matmulFloat<WeightType::Q8_0>},
+template <WeightType type>
+constexpr MatmulFn quantisedProduct() {
+  if constexpr (isBlockQuantised(type)) return matmulQuantised<type>;
+  else return nullptr;
+}
+// The table of this instruction set around its matmulQuantised<type>.
+template <WeightType... types>
+constexpr Kernels kernelTable(const char* name, WeightTypes<types...>) {
+  return {name, {quantisedProduct<types>()...}, {matmulFloat<types>...},
           quantise, rmsNorm, layerNorm, attention<true>, attention<false>, rope, siluMul, gelu, geluMul, softCap, scale,
           addScaled, addRows, storeF16, maximum, sumExp, firstAbove, gumbelArgmax};
 }

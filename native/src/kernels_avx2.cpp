@@ -83,6 +83,7 @@ constexpr int kRowTile = 8;
 // A tile's weights stay in the first cache while the rows stream past it.
 template <WeightType type>
 void matmulQuantised(const MatmulArgs& a) {
+  if constexpr (type != WeightType::Q4_0 && type != WeightType::Q4_1 && type != WeightType::Q8_0) return reference().matmulQuantised[typeIndex(type)](a);
   for (int tile = a.tileBegin; tile < a.tileEnd; tile++)
     for (int row = 0; row < a.rows; row += kRowTile)
       withConstant<kRowTile>(smaller(kRowTile, a.rows - row), [&](auto constant) {
@@ -93,8 +94,7 @@ void matmulQuantised(const MatmulArgs& a) {
 }  // namespace
 
 const Kernels* avx2() {
-  static constexpr Kernels table = kernelTable("avx2", matmulQuantised<WeightType::Q4_0>, matmulQuantised<WeightType::Q4_1>,
-                                               matmulQuantised<WeightType::Q8_0>);
+  static constexpr Kernels table = kernelTable("avx2", AllWeightTypes{});
   return &table;
 }
 

@@ -69,6 +69,7 @@ constexpr int kRowTile = 8;
 // possible. Tiles of 4, 5, 6 and 12 rows gave 154 to 175.
 template <WeightType type>
 void matmulQuantised(const MatmulArgs& a) {
+  if constexpr (type != WeightType::Q4_0 && type != WeightType::Q4_1 && type != WeightType::Q8_0) return reference().matmulQuantised[typeIndex(type)](a);
   for (int tile = a.tileBegin; tile < a.tileEnd; tile++)
     for (int row = 0; row < a.rows; row += kRowTile)
       withConstant<kRowTile>(smaller(kRowTile, a.rows - row), [&](auto constant) {
@@ -79,8 +80,7 @@ void matmulQuantised(const MatmulArgs& a) {
 }  // namespace
 
 const Kernels* avx512() {
-  static constexpr Kernels table = kernelTable("avx512", matmulQuantised<WeightType::Q4_0>, matmulQuantised<WeightType::Q4_1>,
-                                               matmulQuantised<WeightType::Q8_0>);
+  static constexpr Kernels table = kernelTable("avx512", AllWeightTypes{});
   return &table;
 }
 

@@ -12,8 +12,7 @@ namespace {
 }  // namespace
 
 const Kernels* neon() {
-  static constexpr Kernels table = kernelTable("neon", matmulQuantised<WeightType::Q4_0>, matmulQuantised<WeightType::Q4_1>,
-                                               matmulQuantised<WeightType::Q8_0>);
+  static constexpr Kernels table = kernelTable("neon", AllWeightTypes{});
   return &table;
 }
 

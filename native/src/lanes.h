@@ -60,6 +60,9 @@ LANES_INLINE Float loadBfloat(const void* p) {
 LANES_INLINE void storeBytes(int8_t* p, Int a) {  // the low byte of each lane
   _mm_storeu_si128(reinterpret_cast<__m128i*>(p), _mm512_cvtepi32_epi8(a.v));
 }
+LANES_INLINE Int loadBytes(const uint8_t* p) {  // 16 bytes, one a lane
+  return {_mm512_cvtepu8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p)))};
+}
 // 16 pairs (even, odd) in 32 consecutive floats.
 LANES_INLINE void loadPairs(const float* p, Float& even, Float& odd) {
   const __m512i evens = _mm512_setr_epi32(0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 26, 28, 30);
@@ -98,6 +101,7 @@ LANES_INLINE Int add(Int a, Int b) { return {_mm512_add_epi32(a.v, b.v)}; }
 LANES_INLINE Int sub(Int a, Int b) { return {_mm512_sub_epi32(a.v, b.v)}; }
 LANES_INLINE Int mul(Int a, Int b) { return {_mm512_mullo_epi32(a.v, b.v)}; }
 LANES_INLINE Int bitAnd(Int a, Int b) { return {_mm512_and_si512(a.v, b.v)}; }
+LANES_INLINE Int bitOr(Int a, Int b) { return {_mm512_or_si512(a.v, b.v)}; }
 LANES_INLINE Int bitXor(Int a, Int b) { return {_mm512_xor_si512(a.v, b.v)}; }
 template <int n> LANES_INLINE Int shiftLeft(Int a) { return {_mm512_slli_epi32(a.v, n)}; }
 template <int n> LANES_INLINE Int shiftRight(Int a) { return {_mm512_srli_epi32(a.v, n)}; }
@@ -111,6 +115,19 @@ LANES_INLINE __m256 lowHalf(Float a) { return _mm512_castps512_ps256(a.v); }
 LANES_INLINE __m256 highHalf(Float a) { return _mm512_extractf32x8_ps(a.v, 1); }
 LANES_INLINE __m256i lowHalf(Int a) { return _mm512_castsi512_si256(a.v); }
 LANES_INLINE __m256i highHalf(Int a) { return _mm512_extracti32x8_epi32(a.v, 1); }
+
+// A register of 32-bit lanes, for bits that are unpacked a register at a time. 16 lanes are kParts of them.
+constexpr int kParts = 1;
+using Part = Int;
+template <class T> T loadAs(const void* p);
+template <class T> T broadcastAs(int32_t i);
+template <> LANES_INLINE Part loadAs<Part>(const void* p) { return loadInt(p); }
+template <> LANES_INLINE Part broadcastAs<Part>(int32_t i) { return broadcastInt(i); }
+LANES_INLINE Part bitAndOr(Part a, Part mask, Part b) { return {_mm512_ternarylogic_epi32(a.v, mask.v, b.v, 0xea)}; }  // (a & mask) | b
+LANES_INLINE Part lookUp(const int8_t* table, Part index) {  // of 16 bytes, by each byte's low half; the high half is 0
+  const __m128i line = _mm_loadu_si128(reinterpret_cast<const __m128i*>(table));
+  return {_mm512_shuffle_epi8(_mm512_broadcast_i32x4(line), index.v)};
+}
 
 #elif defined(__AVX2__) && defined(__FMA__) && defined(__F16C__)
 
@@ -168,6 +185,10 @@ LANES_INLINE Float loadBfloat(const void* p) {
   const __m128i* words = static_cast<const __m128i*>(p);
   const __m256i a = _mm256_cvtepu16_epi32(_mm_loadu_si128(words)), b = _mm256_cvtepu16_epi32(_mm_loadu_si128(words + 1));
   return {_mm256_castsi256_ps(_mm256_slli_epi32(a, 16)), _mm256_castsi256_ps(_mm256_slli_epi32(b, 16))};
+}
+LANES_INLINE Int loadBytes(const uint8_t* p) {
+  return {_mm256_cvtepu8_epi32(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(p))),
+          _mm256_cvtepu8_epi32(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(p + 8)))};
 }
 LANES_INLINE void storeBytes(int8_t* p, Int a) {  // the low byte of each lane
   const __m256i low = _mm256_set1_epi32(0xff);
@@ -227,6 +248,7 @@ LANES_INLINE Int add(Int a, Int b) { return {_mm256_add_epi32(a.a, b.a), _mm256_
 LANES_INLINE Int sub(Int a, Int b) { return {_mm256_sub_epi32(a.a, b.a), _mm256_sub_epi32(a.b, b.b)}; }
 LANES_INLINE Int mul(Int a, Int b) { return {_mm256_mullo_epi32(a.a, b.a), _mm256_mullo_epi32(a.b, b.b)}; }
 LANES_INLINE Int bitAnd(Int a, Int b) { return {_mm256_and_si256(a.a, b.a), _mm256_and_si256(a.b, b.b)}; }
+LANES_INLINE Int bitOr(Int a, Int b) { return {_mm256_or_si256(a.a, b.a), _mm256_or_si256(a.b, b.b)}; }
 LANES_INLINE Int bitXor(Int a, Int b) { return {_mm256_xor_si256(a.a, b.a), _mm256_xor_si256(a.b, b.b)}; }
 template <int n> LANES_INLINE Int shiftLeft(Int a) { return {_mm256_slli_epi32(a.a, n), _mm256_slli_epi32(a.b, n)}; }
 template <int n> LANES_INLINE Int shiftRight(Int a) { return {_mm256_srli_epi32(a.a, n), _mm256_srli_epi32(a.b, n)}; }
@@ -242,6 +264,25 @@ LANES_INLINE __m256 lowHalf(Float a) { return a.a; }
 LANES_INLINE __m256 highHalf(Float a) { return a.b; }
 LANES_INLINE __m256i lowHalf(Int a) { return a.a; }
 LANES_INLINE __m256i highHalf(Int a) { return a.b; }
+
+constexpr int kParts = 2;
+struct Part { __m256i v; };
+template <class T> T loadAs(const void* p);
+template <class T> T broadcastAs(int32_t i);
+template <> LANES_INLINE Int loadAs<Int>(const void* p) { return loadInt(p); }
+template <> LANES_INLINE Int broadcastAs<Int>(int32_t i) { return broadcastInt(i); }
+template <> LANES_INLINE Part loadAs<Part>(const void* p) { return {_mm256_loadu_si256(static_cast<const __m256i*>(p))}; }
+template <> LANES_INLINE Part broadcastAs<Part>(int32_t i) { return {_mm256_set1_epi32(i)}; }
+LANES_INLINE Part bitAnd(Part a, Part b) { return {_mm256_and_si256(a.v, b.v)}; }
+template <int n> LANES_INLINE Part shiftLeft(Part a) { return {_mm256_slli_epi32(a.v, n)}; }
+template <int n> LANES_INLINE Part shiftRight(Part a) { return {_mm256_srli_epi32(a.v, n)}; }
+LANES_INLINE Part bitAndOr(Part a, Part mask, Part b) { return {_mm256_or_si256(_mm256_and_si256(a.v, mask.v), b.v)}; }
+LANES_INLINE Int bitAndOr(Int a, Int mask, Int b) { return bitOr(bitAnd(a, mask), b); }
+LANES_INLINE Part lookUp(const int8_t* table, Part index) {
+  const __m128i line = _mm_loadu_si128(reinterpret_cast<const __m128i*>(table));
+  return {_mm256_shuffle_epi8(_mm256_broadcastsi128_si256(line), index.v)};
+}
+LANES_INLINE Int lookUp(const int8_t* table, Int index) { return {lookUp(table, Part{index.a}).v, lookUp(table, Part{index.b}).v}; }
 
 #elif defined(__aarch64__) || defined(__wasm_simd128__)
 
@@ -326,6 +367,13 @@ LANES_INLINE void storeBytes(int8_t* p, Int v) {  // the low byte of each lane
   const Bytes16 bytes = everySecond(low, high);
   __builtin_memcpy(p, &bytes, 16);
 }
+LANES_INLINE Int4 widen(const uint8_t* p) {
+  typedef uint8_t Bytes4 [[gnu::vector_size(4)]];
+  Bytes4 v;
+  __builtin_memcpy(&v, p, 4);
+  return __builtin_convertvector(v, Int4);
+}
+LANES_INLINE Int loadBytes(const uint8_t* p) { return {widen(p), widen(p + 4), widen(p + 8), widen(p + 12)}; }
 // 16 pairs (even, odd) in 32 consecutive floats.
 LANES_INLINE void loadPairs(const float* p, Float& even, Float& odd) {
   const Float x = load(p), y = load(p + 16);
@@ -354,6 +402,7 @@ LANES_INLINE Int add(Int x, Int y) { return {x.a + y.a, x.b + y.b, x.c + y.c, x.
 LANES_INLINE Int sub(Int x, Int y) { return {x.a - y.a, x.b - y.b, x.c - y.c, x.d - y.d}; }
 LANES_INLINE Int mul(Int x, Int y) { return {x.a * y.a, x.b * y.b, x.c * y.c, x.d * y.d}; }
 LANES_INLINE Int bitAnd(Int x, Int y) { return {x.a & y.a, x.b & y.b, x.c & y.c, x.d & y.d}; }
+LANES_INLINE Int bitOr(Int x, Int y) { return {x.a | y.a, x.b | y.b, x.c | y.c, x.d | y.d}; }
 LANES_INLINE Int bitXor(Int x, Int y) { return {x.a ^ y.a, x.b ^ y.b, x.c ^ y.c, x.d ^ y.d}; }
 template <int n> LANES_INLINE Int shiftLeft(Int x) { return {x.a << n, x.b << n, x.c << n, x.d << n}; }
 template <int n> LANES_INLINE Int4 shiftRightFour(Int4 x) { return Int4(Unsigned4(x) >> n); }
@@ -361,6 +410,20 @@ template <int n> LANES_INLINE Int shiftRight(Int x) {
   return {shiftRightFour<n>(x.a), shiftRightFour<n>(x.b), shiftRightFour<n>(x.c), shiftRightFour<n>(x.d)};
 }
 template <int n> LANES_INLINE Int shiftRightSigned(Int x) { return {x.a >> n, x.b >> n, x.c >> n, x.d >> n}; }
+
+constexpr int kParts = 4;
+using Part = Int4;
+template <class T> T loadAs(const void* p);
+template <class T> T broadcastAs(int32_t i);
+template <> LANES_INLINE Int loadAs<Int>(const void* p) { return loadInt(p); }
+template <> LANES_INLINE Int broadcastAs<Int>(int32_t i) { return broadcastInt(i); }
+template <> LANES_INLINE Part loadAs<Part>(const void* p) { return loadFour(static_cast<const int32_t*>(p)); }
+template <> LANES_INLINE Part broadcastAs<Part>(int32_t i) { return broadcastFour(i); }
+LANES_INLINE Part bitAnd(Part x, Part y) { return x & y; }
+template <int n> LANES_INLINE Part shiftLeft(Part x) { return x << n; }
+template <int n> LANES_INLINE Part shiftRight(Part x) { return shiftRightFour<n>(x); }
+LANES_INLINE Part bitAndOr(Part x, Part mask, Part y) { return (x & mask) | y; }
+LANES_INLINE Int bitAndOr(Int x, Int mask, Int y) { return bitOr(bitAnd(x, mask), y); }
 
 LANES_INLINE Float toFloat(Int x) { return {toFloatFour(x.a), toFloatFour(x.b), toFloatFour(x.c), toFloatFour(x.d)}; }
 LANES_INLINE Int asBits(Float x) { return {Int4(x.a), Int4(x.b), Int4(x.c), Int4(x.d)}; }
@@ -375,19 +438,18 @@ LANES_INLINE Float4 fmaFour(Float4 x, Float4 y, Float4 z) { return Float4(vfmaq_
 LANES_INLINE unsigned bitsFour(Int4 m) { return unsigned(vaddvq_s32(int32x4_t(m & Int4{1, 2, 4, 8}))); }
 LANES_INLINE Float4 maxFour(Float4 x, Float4 y) { return Float4(selectFour(x > y, Int4(x), Int4(y))); }
 LANES_INLINE Float4 minFour(Float4 x, Float4 y) { return Float4(selectFour(x < y, Int4(x), Int4(y))); }
-// acc[c] += sum over i of w[i / 4][4 * c + i % 4] * x[i], i < 32: bytes with sign, x not -128.
-LANES_INLINE Int4 dot(Int4 acc, const Int4* w, const int8_t* x) {
-  const int8x16_t low = vld1q_s8(x), high = vld1q_s8(x + 16);
+LANES_INLINE Part lookUp(const int8_t* table, Part index) {  // of 16 bytes, by each byte's low half; the high half is 0
+  return Part(vqtbl1q_s8(vld1q_s8(table), uint8x16_t(index)));
+}
+// acc[c] += sum over i of w[i / 4][4 * c + i % 4] * x[i], i < 16: bytes with sign, x not -128.
+LANES_INLINE Int4 dot16(Int4 acc, const Int4* w, const int8_t* x) {
+  const int8x16_t quads = vld1q_s8(x);
 #if defined(__ARM_FEATURE_DOTPROD)
   int32x4_t sum = int32x4_t(acc);
-  sum = vdotq_laneq_s32(sum, int8x16_t(w[0]), low, 0);
-  sum = vdotq_laneq_s32(sum, int8x16_t(w[1]), low, 1);
-  sum = vdotq_laneq_s32(sum, int8x16_t(w[2]), low, 2);
-  sum = vdotq_laneq_s32(sum, int8x16_t(w[3]), low, 3);
-  sum = vdotq_laneq_s32(sum, int8x16_t(w[4]), high, 0);
-  sum = vdotq_laneq_s32(sum, int8x16_t(w[5]), high, 1);
-  sum = vdotq_laneq_s32(sum, int8x16_t(w[6]), high, 2);
-  sum = vdotq_laneq_s32(sum, int8x16_t(w[7]), high, 3);
+  sum = vdotq_laneq_s32(sum, int8x16_t(w[0]), quads, 0);
+  sum = vdotq_laneq_s32(sum, int8x16_t(w[1]), quads, 1);
+  sum = vdotq_laneq_s32(sum, int8x16_t(w[2]), quads, 2);
+  sum = vdotq_laneq_s32(sum, int8x16_t(w[3]), quads, 3);
   return Int4(sum);
 #else
   // Products in 16 bits, added in pairs: at most 2 * 128 * 127.
@@ -395,16 +457,12 @@ LANES_INLINE Int4 dot(Int4 acc, const Int4* w, const int8_t* x) {
     const int8x16_t bytes = int8x16_t(four);
     return vpadalq_s16(sum, vpaddq_s16(vmull_s8(vget_low_s8(bytes), vget_low_s8(quad)), vmull_high_s8(bytes, quad)));
   };
-  const int32x4_t lows = vreinterpretq_s32_s8(low), highs = vreinterpretq_s32_s8(high);
+  const int32x4_t lanes = vreinterpretq_s32_s8(quads);
   int32x4_t sum = int32x4_t(acc);
-  sum = step(sum, w[0], vreinterpretq_s8_s32(vdupq_laneq_s32(lows, 0)));
-  sum = step(sum, w[1], vreinterpretq_s8_s32(vdupq_laneq_s32(lows, 1)));
-  sum = step(sum, w[2], vreinterpretq_s8_s32(vdupq_laneq_s32(lows, 2)));
-  sum = step(sum, w[3], vreinterpretq_s8_s32(vdupq_laneq_s32(lows, 3)));
-  sum = step(sum, w[4], vreinterpretq_s8_s32(vdupq_laneq_s32(highs, 0)));
-  sum = step(sum, w[5], vreinterpretq_s8_s32(vdupq_laneq_s32(highs, 1)));
-  sum = step(sum, w[6], vreinterpretq_s8_s32(vdupq_laneq_s32(highs, 2)));
-  sum = step(sum, w[7], vreinterpretq_s8_s32(vdupq_laneq_s32(highs, 3)));
+  sum = step(sum, w[0], vreinterpretq_s8_s32(vdupq_laneq_s32(lanes, 0)));
+  sum = step(sum, w[1], vreinterpretq_s8_s32(vdupq_laneq_s32(lanes, 1)));
+  sum = step(sum, w[2], vreinterpretq_s8_s32(vdupq_laneq_s32(lanes, 2)));
+  sum = step(sum, w[3], vreinterpretq_s8_s32(vdupq_laneq_s32(lanes, 3)));
   return Int4(sum);
 #endif
 }
@@ -412,6 +470,10 @@ LANES_INLINE Int4 dot(Int4 acc, const Int4* w, const int8_t* x) {
 #else
 #error "no WebAssembly yet"
 #endif
+
+LANES_INLINE Int lookUp(const int8_t* table, Int index) {
+  return {lookUp(table, index.a), lookUp(table, index.b), lookUp(table, index.c), lookUp(table, index.d)};
+}
 
 LANES_INLINE Float loadHalf(const void* p) {
   const uint16_t* h = static_cast<const uint16_t*>(p);

@@ -48,8 +48,7 @@ void forSteps(Range tiles, int rows, Step step) {
 }
 
 MatmulFn product(const Kernels& k, const Weight& w, bool quantised) {
-  if (!quantised) return k.matmulFloat[floatIndex(w.type)];
-  return k.matmulQuantised[w.type == WeightType::Q4_0 ? 0 : w.type == WeightType::Q4_1 ? 1 : 2];
+  return (quantised ? k.matmulQuantised : k.matmulFloat)[typeIndex(w.type)];
 }
 constexpr int kDecodingRows = 16;
 

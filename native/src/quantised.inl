@@ -4,25 +4,12 @@
 constexpr int kPrefetchBytes = 2048;
 constexpr int kRowTile = 4;
 
-// Weights of 32 inputs of columns 4 * quarter..., signed, without the zero point that `dot` leaves to the sums.
-template <WeightType type>
-LANES_INLINE void loadWeights(const uint8_t* block, int quarter, Int4* w) {
-  const auto at = [&](int group) { return loadFour(reinterpret_cast<const int32_t*>(block + 64 * group + 16 * quarter)); };
-  if constexpr (type == WeightType::Q8_0) {
-    for (int g = 0; g < 8; g++) w[g] = at(g) ^ broadcastFour(int32_t(0x80808080u));
-  } else {
-    const Int4 nibble = broadcastFour(int32_t(0x0f0f0f0f));
-    for (int g = 0; g < 4; g++) {
-      const Int4 both = at(g);
-      w[g] = both & nibble;
-      w[g + 4] = shiftRightFour<4>(both) & nibble;
-    }
-  }
-}
-
 template <WeightType type, int rows>
 [[gnu::noinline]] void quantisedTile(const MatmulArgs& a, int row, int tile) {
-  constexpr int quantBytes = type == WeightType::Q8_0 ? 512 : 256, blockBytes = int(tileBytes(type, kBlock));
+  constexpr int inputs = blockInputs(type), blocksPerScales = inputs / kBlock, quantBytes = lowBytes(type) + highBytes(type);
+  constexpr bool minima = hasMinima(type), halfBlocks = hasHalfBlocks(type);
+  // What `dot` leaves to the sums: the bytes of 128 and more became signed, which took 128 from each.
+  constexpr int zero = unpackedMost(type) > 127 ? 0 : unpackedZero(type);
   const int blocks = a.k / kBlock;
   const uint8_t* x[rows];
   Float4 y[rows][4];
@@ -30,27 +17,54 @@ template <WeightType type, int rows>
     x[r] = static_cast<const uint8_t*>(a.x) + size_t(row + r) * a.xStride;
     for (int q = 0; q < 4; q++) y[r][q] = broadcastFour(0.0f);
   }
-  const uint8_t* block = a.weights + size_t(tile) * tileBytes(type, a.k);
   const auto floatAt = [](const uint8_t* p) { float f; __builtin_memcpy(&f, p, 4); return f; };
   const auto intAt = [](const uint8_t* p) { int32_t i; __builtin_memcpy(&i, p, 4); return i; };
   const size_t scalesAt = size_t(a.k), scaledSumsAt = scalesAt + size_t(blocks) * 4, sumsAt = scaledSumsAt + size_t(blocks) * 4;
-  for (int b = 0; b < blocks; b++, block += blockBytes) {
-    for (int line = 0; line < blockBytes; line += 64) __builtin_prefetch(block + kPrefetchBytes + line);
-    const uint16_t* halves = reinterpret_cast<const uint16_t*>(block + quantBytes);
+  const size_t halfSumsAt = sumsAt + size_t(blocks) * 4;
+  const uint8_t* block = a.weights + size_t(tile) * tileBytes(type, a.k);
+  const uint8_t* quants = block;
+  UnpackedScales scales;
+  for (int b = 0; b < blocks; b++) {
+    const int s = b % blocksPerScales;
+    if (s == 0) {
+      block = a.weights + size_t(tile) * tileBytes(type, a.k) + size_t(b / blocksPerScales) * blockBytes(type) * kLanes;
+      quants = block + quantsOffset(type);
+      unpackScales<type>(block, scales);
+    }
+    for (int line = 0; line < quantBytes; line += 64) __builtin_prefetch(quants + kPrefetchBytes + line);
     for (int q = 0; q < 4; q++) {
       Int4 w[8];
-      loadWeights<type>(block, q, w);
-      const Float4 d = loadHalfFour(halves + 4 * q);
-      const Float4 m = type == WeightType::Q4_1 ? loadHalfFour(halves + kLanes + 4 * q) : d;
+      unpack<type, Part>(quants + 16 * q, w);
+      if constexpr (unpackedMost(type) > 127)
+        for (int g = 0; g < 8; g++) w[g] ^= broadcastFour(int32_t(0x80808080u));
+      const Float4 d = loadFour(scales.d + (halfBlocks ? 0 : kLanes * s) + 4 * q);
       for (int r = 0; r < rows; r++) {
         const uint8_t* ofBlock = x[r] + size_t(b) * 4;
-        Int4 acc = broadcastFour(int32_t(0));
-        if constexpr (type == WeightType::Q4_0) acc = broadcastFour(-8 * intAt(ofBlock + sumsAt));
-        acc = dot(acc, w, reinterpret_cast<const int8_t*>(x[r]) + size_t(b) * kBlock);
-        y[r][q] = fmaFour(toFloatFour(acc), d * broadcastFour(floatAt(ofBlock + scalesAt)), y[r][q]);
-        if constexpr (type == WeightType::Q4_1) y[r][q] = fmaFour(m, broadcastFour(floatAt(ofBlock + scaledSumsAt)), y[r][q]);
+        const int8_t* values = reinterpret_cast<const int8_t*>(x[r]) + size_t(b) * kBlock;
+        const Float4 scale = broadcastFour(floatAt(ofBlock + scalesAt));
+        Int4 acc;
+        if constexpr (halfBlocks) {
+          const int32_t both = intAt(ofBlock + halfSumsAt);
+          const Int4 sums[2] = {broadcastFour(int32_t(int16_t(both))), broadcastFour(both >> 16)};
+          acc = broadcastFour(int32_t(0));
+          for (int h = 0; h < 2; h++)
+            acc += loadFour(scales.sub + kLanes * (2 * s + h) + 4 * q) * dot16(sums[h] * -zero, w + 4 * h, values + 16 * h);
+          y[r][q] = fmaFour(toFloatFour(acc), d * scale, y[r][q]);
+          if constexpr (minima) {
+            Int4 n = broadcastFour(int32_t(0));
+            for (int h = 0; h < 2; h++) n += loadFour(scales.minima + kLanes * (2 * s + h) + 4 * q) * sums[h];
+            y[r][q] = fmaFour(-toFloatFour(n), loadFour(scales.m + 4 * q) * scale, y[r][q]);
+          }
+        } else {
+          acc = broadcastFour(zero == 0 ? 0 : -zero * intAt(ofBlock + sumsAt));
+          acc = dot16(dot16(acc, w, values), w + 4, values + 16);
+          y[r][q] = fmaFour(toFloatFour(acc), d * scale, y[r][q]);
+          if constexpr (minima)
+            y[r][q] = fmaFour(loadFour(scales.m + kLanes * s + 4 * q), broadcastFour(floatAt(ofBlock + scaledSumsAt)), y[r][q]);
+        }
       }
     }
+    quants += quantBytes;
   }
   for (int r = 0; r < rows; r++) finish(a, row + r, tile, {y[r][0], y[r][1], y[r][2], y[r][3]});
 }

@@ -1,41 +1,46 @@
 // The definition of every operator in plain C++. Compiled for any processor of the platform; slow on purpose.
 #include "kernels.h"
 #include "numbers.h"
+#include "tile.h"
 
 namespace outrider {
 namespace {
 
 constexpr float kNegativeInfinity = -__builtin_inff();
 
-uint16_t read16(const uint8_t* p) { uint16_t v; std::memcpy(&v, p, 2); return v; }
-
-// Integer weight of input i (0..31) of column c in one block of a tile.
-int integerWeight(WeightType type, const uint8_t* block, int c, int i) {
-  if (type == WeightType::Q8_0) return int(block[64 * (i / 4) + 4 * c + i % 4]) - 128;
-  const int within = i % 16, byte = block[64 * (within / 4) + 4 * c + within % 4];
-  const int q = i < 16 ? byte & 15 : byte >> 4;
-  return type == WeightType::Q4_0 ? q - 8 : q;
-}
-
 template <WeightType type>
 void matmulQuantised(const MatmulArgs& a) {
-  constexpr size_t quantBytes = type == WeightType::Q8_0 ? 512 : 256;
-  const size_t blockBytes = tileBytes(type, kBlock);
+  constexpr int inputs = blockInputs(type);
   for (int tile = a.tileBegin; tile < a.tileEnd; tile++)
     for (int r = 0; r < a.rows; r++) {
       const uint8_t* row = static_cast<const uint8_t*>(a.x) + size_t(r) * a.xStride;
-      const int8_t* x = QuantisedRow::values(row);
       const float* scale = QuantisedRow::scales(row, a.k);
       const float* scaledSum = QuantisedRow::scaledSums(row, a.k);
+      const int16_t* halfSums = QuantisedRow::halfSums(row, a.k);
       for (int c = 0; c < kLanes; c++) {
         float y = 0;
         for (int b = 0; b < a.k / kBlock; b++) {
-          const uint8_t* block = a.weights + size_t(tile) * tileBytes(type, a.k) + size_t(b) * blockBytes;
-          int acc = 0;
-          for (int i = 0; i < kBlock; i++) acc += integerWeight(type, block, c, i) * x[b * kBlock + i];
-          const float d = halfToFloat(read16(block + quantBytes + 2 * c));
-          y = std::fma(float(acc), d * scale[b], y);
-          if (type == WeightType::Q4_1) y = std::fma(halfToFloat(read16(block + quantBytes + 32 + 2 * c)), scaledSum[b], y);
+          const uint8_t* block = a.weights + size_t(tile) * tileBytes(type, a.k) + tileBytes(type, b * kBlock / inputs * inputs);
+          const int8_t* x = QuantisedRow::values(row) + b * kBlock;
+          const int first = b * kBlock % inputs;
+          const SubScale sub[2] = {subScale(type, block, c, first), subScale(type, block, c, first + 16)};
+          int dot[2] = {};
+          for (int i = 0; i < kBlock; i++) dot[i / 16] += integerWeight(type, block, c, first + i) * x[i];
+          const float d = blockScale(type, block, c);
+          if (hasHalfBlocks(type)) {
+            const int acc = sub[0].scale * dot[0] + sub[1].scale * dot[1];
+            y = std::fma(float(acc), d * scale[b], y);
+            if (hasMinima(type)) {
+              const int n = sub[0].minimum * halfSums[2 * b] + sub[1].minimum * halfSums[2 * b + 1];
+              y = std::fma(-float(n), blockMinimum(type, block, c) * scale[b], y);
+            }
+            continue;
+          }
+          y = std::fma(float(dot[0] + dot[1]), d * float(sub[0].scale) * scale[b], y);
+          if (hasMinima(type)) {
+            const float m = blockMinimum(type, block, c);
+            y = std::fma(isSuperBlock(type) ? -(m * float(sub[0].minimum)) : m, scaledSum[b], y);
+          }
         }
         float* out = a.out + size_t(r) * a.outStride + size_t(tile) * kLanes + c;
         *out = a.accumulate ? *out + y : y;
@@ -49,12 +54,8 @@ float weightAt(const uint8_t* tile, int c, int i) {
     case WeightType::F32: { float f; std::memcpy(&f, tile + (size_t(i) * kLanes + c) * 4, 4); return f; }
     case WeightType::F16: return halfToFloat(read16(tile + (size_t(i) * kLanes + c) * 2));
     case WeightType::BF16: return bfloatToFloat(read16(tile + (size_t(i) * kLanes + c) * 2));
-    default: break;
+    default: return blockWeight(type, tile + tileBytes(type, i / blockInputs(type) * blockInputs(type)), c, i % blockInputs(type));
   }
-  const uint8_t* block = tile + size_t(i / kBlock) * tileBytes(type, kBlock);
-  const uint8_t* scales = block + (type == WeightType::Q8_0 ? 512 : 256);
-  const float q = float(integerWeight(type, block, c, i % kBlock)), d = halfToFloat(read16(scales + 2 * c));
-  return type == WeightType::Q4_1 ? std::fma(q, d, halfToFloat(read16(scales + 32 + 2 * c))) : q * d;
 }
 
 template <WeightType type>
@@ -76,21 +77,23 @@ void quantise(const float* x, int k, uint8_t* out) {
   float* scale = reinterpret_cast<float*>(out + k);
   float* scaledSum = scale + k / kBlock;
   int32_t* sums = reinterpret_cast<int32_t*>(scaledSum + k / kBlock);
+  int16_t* halfSums = reinterpret_cast<int16_t*>(sums + k / kBlock);
   for (int b = 0; b < k / kBlock; b++) {
     float largest = 0;
     for (int i = 0; i < kBlock; i++) largest = std::fmax(largest, std::fabs(x[b * kBlock + i]));
     const float inverse = largest > 0x1p-100f ? 127.0f / largest : 0.0f;
-    int sum = 0;
+    int sum[2] = {};
     for (int i = 0; i < kBlock; i++) {
       // |x * inverse| <= 127.00001: the magic number rounds to even and the result fits int8.
       const float shifted = x[b * kBlock + i] * inverse + kRoundMagic;
       const int8_t value = int8_t(floatToBits(shifted) & 0xff);
       q[b * kBlock + i] = value;
-      sum += value;
+      sum[i / 16] += value;
     }
     scale[b] = largest / 127.0f;
-    scaledSum[b] = scale[b] * float(sum);
-    sums[b] = sum;
+    scaledSum[b] = scale[b] * float(sum[0] + sum[1]);
+    sums[b] = sum[0] + sum[1];
+    for (int h = 0; h < 2; h++) halfSums[2 * b + h] = int16_t(sum[h]);
   }
 }
 
@@ -218,16 +221,22 @@ int gumbelArgmax(const float* x, int n, float m, float inverseTemperature, uint6
   return best;
 }
 
+template <WeightType type>
+constexpr MatmulFn quantisedProduct() {
+  if constexpr (isBlockQuantised(type)) return matmulQuantised<type>;
+  else return nullptr;
+}
+template <WeightType... types>
+constexpr Kernels tableOf(WeightTypes<types...>) {
+  return {"scalar", {quantisedProduct<types>()...}, {matmulFloat<types>...},
+          quantise, rmsNorm, layerNorm, attention<true>, attention<false>, rope, siluMul, gelu, geluMul, softCap, scale,
+          addScaled, add, storeF16, maximum, sumExp, firstAbove, gumbelArgmax};
+}
+
 }  // namespace
 
 const Kernels& reference() {
-  static const Kernels table = {
-      "scalar",
-      {matmulQuantised<WeightType::Q4_0>, matmulQuantised<WeightType::Q4_1>, matmulQuantised<WeightType::Q8_0>},
-      {matmulFloat<WeightType::F32>, matmulFloat<WeightType::F16>, matmulFloat<WeightType::BF16>,
-       matmulFloat<WeightType::Q4_0>, matmulFloat<WeightType::Q4_1>, matmulFloat<WeightType::Q8_0>},
-      quantise, rmsNorm, layerNorm, attention<true>, attention<false>, rope, siluMul, gelu, geluMul, softCap, scale, addScaled,
-      add, storeF16, maximum, sumExp, firstAbove, gumbelArgmax};
+  static constexpr Kernels table = tableOf(AllWeightTypes{});
   return table;
 }
 

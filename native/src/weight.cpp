@@ -5,16 +5,15 @@
 #include <string>
 
 #include "error.h"
-#include "numbers.h"
+#include "tile.h"
 
 namespace outrider {
 namespace {
 
 WeightType checkedType(int type) {
-  switch (type) {
-    case 0: case 1: case 2: case 3: case 8: case 30: return WeightType(type);
-    default: throw CoreError("ERR_MODEL_UNSUPPORTED", "weight type " + std::to_string(type) + " is not supported");
-  }
+  if (typeIndex(WeightType(type)) < 0)
+    throw CoreError("ERR_MODEL_UNSUPPORTED", "weight type " + std::to_string(type) + " is not supported");
+  return WeightType(type);
 }
 
 int checkedSize(int64_t value, const char* what) {
@@ -25,12 +24,138 @@ int checkedSize(int64_t value, const char* what) {
 
 int checkedInputs(int type, int64_t k) {
   const int checked = checkedSize(k, "the row length");
-  if (isBlockQuantised(checkedType(type)) && checked % kBlock != 0)
-    throw programError("weight: the row length is " + std::to_string(k) + ", expected a multiple of 32");
+  const int block = blockInputs(checkedType(type));
+  if (checked % block != 0)
+    throw programError("weight: the row length is " + std::to_string(k) + ", expected a multiple of " + std::to_string(block));
   return checked;
 }
 
-uint16_t read16(const uint8_t* p) { uint16_t v; std::memcpy(&v, p, 2); return v; }
+// From a block of a row as the file has it to column c of a block of a tile.
+class ColumnWriter {
+ public:
+  ColumnWriter(WeightType type, uint8_t* block, size_t c) : type_(type), block_(block), c_(c) {}
+
+  void halves(const uint8_t* d, const uint8_t* minimum = nullptr) {
+    std::memcpy(block_ + halvesOffset(type_) + 2 * c_, d, 2);
+    if (minimum) std::memcpy(block_ + halvesOffset(type_) + 32 + 2 * c_, minimum, 2);
+  }
+  void lines(const uint8_t* bytes, int count, int first = 0) {
+    for (int i = 0; i < count; i++) block_[kLanes * size_t(first + i) + c_] = bytes[i];
+  }
+  // Groups of four inputs that are packed as in the tile already.
+  void copyLow(int b, const uint8_t* bytes, int groups) {
+    for (int g = 0; g < groups; g++) std::memcpy(quants(b) + 64 * g, bytes + 4 * g, 4);
+  }
+  // Of 32 inputs a byte each, the bits from `shift` on.
+  void nibbles(int b, const uint8_t* low, int shift) {
+    for (int g = 0; g < 4; g++)
+      put(quants(b) + 64 * g, (word(low, g) >> shift & 0x0f0f0f0fu) | (word(low, g + 4) >> shift & 0x0f0f0f0fu) << 4);
+  }
+  void crumbs(int b, const uint8_t* from, int shift, bool high = false) {
+    for (int v = 0; v < 2; v++) {
+      uint32_t four = 0;
+      for (int p = 0; p < 4; p++) four |= (word(from, 4 * v + p) >> shift & 0x03030303u) << 2 * p;
+      put(quants(b) + (high ? lowBytes(type_) : 0) + 64 * v, four);
+    }
+  }
+  void highBits(int b, const uint8_t* from, int shift) {
+    uint32_t four = 0;
+    for (int g = 0; g < 8; g++) four |= (word(from, g) >> shift & 0x01010101u) << g;
+    put(quants(b) + lowBytes(type_), four);
+  }
+  // One bit for each of 32 inputs.
+  void highBits(const uint8_t* mask) {
+    uint32_t bits;
+    std::memcpy(&bits, mask, 4);
+    uint8_t spread[kBlock];
+    for (int i = 0; i < kBlock; i++) spread[i] = bits >> i & 1;
+    highBits(0, spread, 0);
+  }
+
+ private:
+  uint8_t* quants(int b) const { return block_ + quantsOffset(type_) + size_t(b) * size_t(lowBytes(type_) + highBytes(type_)) + 4 * c_; }
+  static uint32_t word(const uint8_t* p, int i) { uint32_t v; std::memcpy(&v, p + 4 * i, 4); return v; }
+  static void put(uint8_t* p, uint32_t v) { std::memcpy(p, &v, 4); }
+
+  const WeightType type_;
+  uint8_t* const block_;
+  const size_t c_;
+};
+
+// `in`: a block of the file, as ggml-common.h declares them.
+void packBlock(WeightType type, const uint8_t* in, uint8_t* block, size_t c) {
+  ColumnWriter out(type, block, c);
+  constexpr int blocks = kSuperBlock / kBlock;
+  switch (type) {
+    case WeightType::F32:
+    case WeightType::F16:
+    case WeightType::BF16: break;
+    case WeightType::Q4_0:
+    case WeightType::IQ4_NL:
+      out.halves(in);
+      out.copyLow(0, in + 2, 4);
+      break;
+    case WeightType::Q4_1:
+      out.halves(in, in + 2);
+      out.copyLow(0, in + 4, 4);
+      break;
+    case WeightType::Q5_0:
+      out.halves(in);
+      out.highBits(in + 2);
+      out.copyLow(0, in + 6, 4);
+      break;
+    case WeightType::Q5_1:
+      out.halves(in, in + 2);
+      out.highBits(in + 4);
+      out.copyLow(0, in + 8, 4);
+      break;
+    case WeightType::Q8_0: {
+      uint8_t shifted[kBlock];
+      for (int i = 0; i < kBlock; i++) shifted[i] = in[2 + i] ^ 0x80;
+      out.halves(in);
+      out.copyLow(0, shifted, 8);
+      break;
+    }
+    case WeightType::Q2_K:  // scales[16], qs[64], d, dmin
+      out.lines(in, 16);
+      out.halves(in + 80, in + 82);
+      for (int b = 0; b < blocks; b++) out.crumbs(b, in + 16 + 32 * (b / 4), 2 * (b % 4));
+      break;
+    case WeightType::Q3_K:  // hmask[32], qs[64], scales[12], d
+      out.lines(in + 96, 12);
+      out.halves(in + 108);
+      for (int b = 0; b < blocks; b++) {
+        out.crumbs(b, in + 32 + 32 * (b / 4), 2 * (b % 4));
+        out.highBits(b, in, b);
+      }
+      break;
+    case WeightType::Q4_K:  // d, dmin, scales[12], qs[128]
+    case WeightType::Q5_K: {  // d, dmin, scales[12], qh[32], qs[128]
+      const uint8_t* low = in + (type == WeightType::Q4_K ? 16 : 48);
+      out.halves(in, in + 2);
+      out.lines(in + 4, 12);
+      for (int b = 0; b < blocks; b++) {
+        out.nibbles(b, low + 32 * (b / 2), 4 * (b % 2));
+        if (type == WeightType::Q5_K) out.highBits(b, in + 16, b);
+      }
+      break;
+    }
+    case WeightType::Q6_K:  // ql[128], qh[64], scales[16], d
+      out.lines(in + 192, 16);
+      out.halves(in + 208);
+      for (int b = 0; b < blocks; b++) {
+        out.nibbles(b, in + 64 * (b / 4) + 32 * (b % 2), 4 * (b % 4 / 2));
+        out.crumbs(b, in + 128 + 32 * (b / 4), 2 * (b % 4), true);
+      }
+      break;
+    case WeightType::IQ4_XS:  // d, scales_h (16 bits), scales_l[4], qs[128]
+      out.halves(in);
+      out.lines(in + 4, 4);
+      out.lines(in + 2, 2, 4);
+      for (int b = 0; b < blocks; b++) out.copyLow(b, in + 8 + 16 * b, 4);
+      break;
+  }
+}
 
 }  // namespace
 
@@ -53,17 +178,7 @@ Weight::Weight(std::shared_ptr<Arena> arena, int type_, int64_t rows_, int64_t k
     : type(checkedType(type_)), rows(checkedSize(rows_, "the number of rows")), k(checkedInputs(type_, k_)),
       tiles((rows + kLanes - 1) / kLanes), arena_(std::move(arena)), data_(arena_->take(packedBytes(type_, rows_, k_))) {}
 
-size_t Weight::fileRowBytes() const {
-  switch (type) {
-    case WeightType::F32: return size_t(k) * 4;
-    case WeightType::F16:
-    case WeightType::BF16: return size_t(k) * 2;
-    case WeightType::Q4_0: return size_t(k / kBlock) * 18;
-    case WeightType::Q4_1: return size_t(k / kBlock) * 20;
-    case WeightType::Q8_0: return size_t(k / kBlock) * 34;
-  }
-  return 0;
-}
+size_t Weight::fileRowBytes() const { return size_t(k / blockInputs(type)) * blockBytes(type); }
 
 void Weight::pack(const uint8_t* bytes, size_t size, int64_t first) {
   const size_t rowBytes = fileRowBytes();
@@ -75,36 +190,15 @@ void Weight::pack(const uint8_t* bytes, size_t size, int64_t first) {
     const uint8_t* in = bytes + size_t(i) * rowBytes;
     const size_t c = size_t(first + i) % kLanes;
     uint8_t* out = data_ + size_t(first + i) / kLanes * tileBytes(type, k);
-    switch (type) {
-      case WeightType::F32:
-        for (int x = 0; x < k; x++) std::memcpy(out + (size_t(x) * kLanes + c) * 4, in + size_t(x) * 4, 4);
-        break;
-      case WeightType::F16:
-      case WeightType::BF16:
-        for (int x = 0; x < k; x++) std::memcpy(out + (size_t(x) * kLanes + c) * 2, in + size_t(x) * 2, 2);
-        break;
-      case WeightType::Q4_0:
-      case WeightType::Q4_1: {
-        // A file block is d, (m,) 16 bytes: byte 4 g + j holds inputs 4 g + j and 16 + 4 g + j, as a tile's does.
-        const size_t head = type == WeightType::Q4_1 ? 4 : 2;
-        for (int b = 0; b < k / kBlock; b++, in += head + 16, out += 256 + 16 * head) {
-          for (int g = 0; g < 4; g++) std::memcpy(out + 64 * g + 4 * c, in + head + 4 * g, 4);
-          std::memcpy(out + 256 + 2 * c, in, 2);
-          if (head == 4) std::memcpy(out + 288 + 2 * c, in + 2, 2);
-        }
-        break;
-      }
-      case WeightType::Q8_0:
-        for (int b = 0; b < k / kBlock; b++, in += 34, out += 544) {
-          for (int g = 0; g < 8; g++) {
-            uint32_t four;
-            std::memcpy(&four, in + 2 + 4 * g, 4);
-            four ^= 0x80808080u;
-            std::memcpy(out + 64 * g + 4 * c, &four, 4);
-          }
-          std::memcpy(out + 512 + 2 * c, in, 2);
-        }
-        break;
+    if (!isBlockQuantised(type)) {
+      const size_t size = blockBytes(type);
+      for (size_t x = 0; x < size_t(k); x++) std::memcpy(out + (x * kLanes + c) * size, in + x * size, size);
+      continue;
+    }
+    for (int b = 0; b < k / blockInputs(type); b++) {
+      packBlock(type, in, out, c);
+      in += blockBytes(type);
+      out += blockBytes(type) * kLanes;
     }
   }
 }
@@ -112,37 +206,22 @@ void Weight::pack(const uint8_t* bytes, size_t size, int64_t first) {
 void Weight::unpackRow(int64_t row, float* y) const {
   if (row < 0 || row >= rows)
     throw programError("unpackRow: row " + std::to_string(row) + " of " + std::to_string(rows));
-  const size_t c = size_t(row) % kLanes;
+  const int c = int(row % kLanes);
   const uint8_t* t = tile(int(row / kLanes));
   switch (type) {
     case WeightType::F32:
-      for (int x = 0; x < k; x++) std::memcpy(y + x, t + (size_t(x) * kLanes + c) * 4, 4);
+      for (int x = 0; x < k; x++) std::memcpy(y + x, t + (size_t(x) * kLanes + size_t(c)) * 4, 4);
       break;
     case WeightType::F16:
-      for (int x = 0; x < k; x++) y[x] = halfToFloat(read16(t + (size_t(x) * kLanes + c) * 2));
+      for (int x = 0; x < k; x++) y[x] = halfToFloat(read16(t + (size_t(x) * kLanes + size_t(c)) * 2));
       break;
     case WeightType::BF16:
-      for (int x = 0; x < k; x++) y[x] = bfloatToFloat(read16(t + (size_t(x) * kLanes + c) * 2));
+      for (int x = 0; x < k; x++) y[x] = bfloatToFloat(read16(t + (size_t(x) * kLanes + size_t(c)) * 2));
       break;
-    case WeightType::Q4_0:
-    case WeightType::Q4_1: {
-      const bool minima = type == WeightType::Q4_1;
-      for (int b = 0; b < k / kBlock; b++, t += minima ? 320 : 288, y += kBlock) {
-        const float d = halfToFloat(read16(t + 256 + 2 * c)), m = minima ? halfToFloat(read16(t + 288 + 2 * c)) : 0.0f;
-        for (int i = 0; i < 16; i++) {
-          const int both = t[64 * (i / 4) + 4 * c + i % 4], low = both & 15, high = both >> 4;
-          y[i] = minima ? std::fma(float(low), d, m) : float(low - 8) * d;
-          y[i + 16] = minima ? std::fma(float(high), d, m) : float(high - 8) * d;
-        }
-      }
-      break;
-    }
-    case WeightType::Q8_0:
-      for (int b = 0; b < k / kBlock; b++, t += 544, y += kBlock) {
-        const float d = halfToFloat(read16(t + 512 + 2 * c));
-        for (int i = 0; i < kBlock; i++) y[i] = float(int(t[64 * (i / 4) + 4 * c + i % 4]) - 128) * d;
-      }
-      break;
+    default:
+      const int inputs = blockInputs(type);
+      for (int x = 0; x < k; x += inputs, t += blockBytes(type) * kLanes)
+        for (int i = 0; i < inputs; i++) y[x + i] = blockWeight(type, t, c, i);
   }
 }
 

@@ -91,7 +91,7 @@ int main(int argc, char** argv) {
     split(threads, [&](int part) {
       for (const Product& p : products) {
         const int tiles = p.columns / kLanes;
-        const MatmulFn run = table.matmulQuantised[p.type == WeightType::Q8_0 ? 2 : 1];
+        const MatmulFn run = table.matmulQuantised[typeIndex(p.type)];
         run({p.weights, p.k, tiles * part / threads, tiles * (part + 1) / threads, p.k == 576 ? x576.data() : x1536.data(),
              p.k == 576 ? stride576 : stride1536, rows, out.data(), size_t(p.columns), false});
       }

@@ -69,9 +69,8 @@ uint16_t finiteHalf() {
   return oneIn(2) ? h : floatToHalf(uniform(-0.1f, 0.1f));
 }
 
-const WeightType kTypes[] = {WeightType::F32, WeightType::F16, WeightType::BF16,
-                             WeightType::Q4_0, WeightType::Q4_1, WeightType::Q8_0};
-const char* const kTypeNames[] = {"F32", "F16", "BF16", "Q4_0", "Q4_1", "Q8_0"};
+const char* const kTypeNames[kNumWeightTypes] = {"F32",  "F16",  "BF16", "Q4_0", "Q4_1", "Q5_0",   "Q5_1",  "Q8_0",
+                                                 "Q2_K", "Q3_K", "Q4_K", "Q5_K", "Q6_K", "IQ4_NL", "IQ4_XS"};
 
 std::vector<uint8_t> randomWeights(WeightType type, int k, int tiles, bool extreme) {
   std::vector<uint8_t> w(size_t(tiles) * tileBytes(type, k));
@@ -85,11 +84,12 @@ std::vector<uint8_t> randomWeights(WeightType type, int k, int tiles, bool extre
     }
     return w;
   }
-  const size_t quants = type == WeightType::Q8_0 ? 512 : 256, block = tileBytes(type, kBlock);
+  const size_t halves = size_t(halvesOffset(type)), halvesEnd = halves + (hasMinima(type) ? 64 : 32);
   const uint8_t ends[2] = {0x00, 0xff};
+  const bool mostly = oneIn(2);
   for (size_t at = 0; at < w.size(); at++) {
-    const size_t within = at % block;
-    if (within < quants) w[at] = extreme ? ends[between(0, 15) == 0] : uint8_t(random64());
+    const size_t within = at % (blockBytes(type) * kLanes);
+    if (within < halves || within >= halvesEnd) w[at] = extreme ? ends[oneIn(16) != mostly] : uint8_t(random64());
     else if (within % 2 == 0) put16(at, finiteHalf());
   }
   return w;
@@ -98,9 +98,9 @@ std::vector<uint8_t> randomWeights(WeightType type, int k, int tiles, bool extre
 int randomRows() { return oneIn(2) ? between(1, 9) : between(1, 40); }
 
 void testMatmul(int typeIndex, bool quantised) {
-  const WeightType type = kTypes[typeIndex];
-  const int longest = oneIn(8) ? 1536 : 320;
-  const int k = isBlockQuantised(type) ? 32 * between(1, longest / 32) : between(1, longest);
+  const WeightType type = AllWeightTypes::list[typeIndex];
+  const int longest = oneIn(8) ? 1536 : 512, inputs = blockInputs(type);
+  const int k = inputs * between(1, longest / inputs);
   const int rows = randomRows(), tiles = between(1, 7), tileBegin = between(0, tiles - 1), tileEnd = between(tileBegin, tiles);
   // Extreme: the largest products of one sign in one sum, where 16 bits might saturate.
   const bool extreme = oneIn(5);
@@ -121,7 +121,7 @@ void testMatmul(int typeIndex, bool quantised) {
   const std::vector<float> before = values(size_t(rows - 1) * outStride + size_t(tiles) * kLanes);
   std::vector<float> expected = before, found = before;
   MatmulArgs args{weights.data(), k, tileBegin, tileEnd, x.data(), xStride, rows, expected.data(), outStride, oneIn(2)};
-  const auto of = [&](const Kernels& t) { return quantised ? t.matmulQuantised[typeIndex - 3] : t.matmulFloat[typeIndex]; };
+  const auto of = [&](const Kernels& t) { return quantised ? t.matmulQuantised[typeIndex] : t.matmulFloat[typeIndex]; };
   of(reference())(args);
   args.out = found.data();
   of(*table)(args);
@@ -429,9 +429,9 @@ int main(int argc, char** argv) {
     // Against itself the reference shows only that its rows are independent.
     const int rounds = t == &reference() ? 20 : 400;
     for (int i = 0; i < rounds; i++) {
-      for (int type = 0; type < 6; type++) {
+      for (int type = 0; type < kNumWeightTypes; type++) {
         if (i % 2 == 0) testMatmul(type, false);
-        if (type >= 3) testMatmul(type, true);
+        if (isBlockQuantised(AllWeightTypes::list[type])) testMatmul(type, true);
       }
       testQuantise();
       testRmsNorm();

@@ -2,7 +2,23 @@ import { OutriderError } from "../errors.js";
 import { native, Owned, translate } from "./native.js";
 
 /** Weight types that the core multiplies by, with ggml's numbers. */
-export const weightTypes = { F32: 0, F16: 1, Q4_0: 2, Q4_1: 3, Q8_0: 8, BF16: 30 } as const;
+export const weightTypes = {
+  F32: 0,
+  F16: 1,
+  Q4_0: 2,
+  Q4_1: 3,
+  Q5_0: 6,
+  Q5_1: 7,
+  Q8_0: 8,
+  Q2_K: 10,
+  Q3_K: 11,
+  Q4_K: 12,
+  Q5_K: 13,
+  Q6_K: 14,
+  IQ4_NL: 20,
+  IQ4_XS: 23,
+  BF16: 30,
+} as const;
 export type WeightType = keyof typeof weightTypes;
 
 /** One block of memory for all weights of a model. Weights keep it alive. */
@@ -36,7 +52,7 @@ export class Weight extends Owned {
   }
 
   get blockQuantised(): boolean {
-    return this.type.startsWith("Q");
+    return /^I?Q/.test(this.type);
   }
 
   /**
