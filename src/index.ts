@@ -13,6 +13,7 @@ export type { ScoreOptions, ScoreResult } from "./api/score.js";
 export type { PassTrace } from "./decoding/decode.js";
 export { acceptanceRate, type DecodeStats, tokensPerPass, tokensPerSecond } from "./decoding/stats.js";
 export type { Strategy } from "./decoding/strategies.js";
+export type { Pooling } from "./engine/embedder.js";
 export type { SamplingOptions } from "./engine/sampling.js";
 export { type ErrorCode, OutriderError } from "./errors.js";
 export type { InstructionSet } from "./runtime/core.js";

@@ -12,7 +12,7 @@ const mayImport: Record<string, readonly string[]> = {
   decoding: ["text", "engine"],
   api: ["weights", "text", "models", "engine", "decoding"],
   scheduling: [],
-  server: ["text", "decoding", "api", "scheduling"],
+  server: ["text", "engine", "decoding", "api", "scheduling"],
   cli: ["runtime", "weights", "text", "models", "engine", "decoding", "api", "index", "server", "scheduling"],
 };
 const root = path.resolve(import.meta.dirname, "../src");

@@ -51,6 +51,89 @@ describe("chat completions", () => {
   });
 });
 
+describe("embeddings", () => {
+  const cosine = (a: readonly number[], b: readonly number[]) => a.reduce((sum, x, i) => sum + x * b[i]!, 0);
+
+  test("vectors of length 1, alike for texts that are", async () => {
+    const input = [
+      "The cat sleeps on the sofa.",
+      "A cat is sleeping on a couch.",
+      "Interest rates rose by 2 %.",
+    ];
+    // The client asks for base64 and decodes it.
+    const { data, usage } = await client.embeddings.create({ model, input });
+    const [cat, couch, rates] = data.map(({ embedding }) => embedding) as [number[], number[], number[]];
+    expect(cat).toHaveLength(576);
+    expect(cosine(cat, cat)).toBeCloseTo(1, 5);
+    expect(cosine(cat, couch)).toBeGreaterThan(cosine(cat, rates));
+    expect(usage.prompt_tokens).toBeGreaterThan(20);
+    const asNumbers = await client.embeddings.create({ model, input: input[0]!, encoding_format: "float" });
+    expect(asNumbers.data[0]!.embedding).toEqual(cat);
+  });
+
+  test("the same bits whatever runs beside", async () => {
+    const input = "The same text, over and over. ".repeat(30);
+    const alone = await client.embeddings.create({ model, input });
+    const [beside] = await Promise.all([
+      client.embeddings.create({ model, input }),
+      client.chat.completions.create(ask),
+      client.embeddings.create({ model, input: "another" }),
+    ]);
+    expect(beside.data).toEqual(alone.data);
+  });
+});
+
+test("responses, whole and streamed", async () => {
+  const request = { model, input: "Name three colours.", temperature: 0, max_output_tokens: 16 };
+  const whole = await client.responses.create(request);
+  expect(whole.output_text).toMatch(/red/i);
+  expect(whole).toMatchObject({ status: "incomplete", incomplete_details: { reason: "max_output_tokens" } });
+  let text = "";
+  const types = new Set<string>();
+  for await (const event of await client.responses.create({ ...request, stream: true })) {
+    types.add(event.type);
+    if (event.type === "response.output_text.delta") text += event.delta;
+  }
+  expect(text).toBe(whole.output_text);
+  expect([...types].at(0)).toBe("response.created");
+  expect([...types].at(-1)).toBe("response.incomplete");
+});
+
+test("completions, tokens and their bytes", async () => {
+  const answer = await client.completions.create({
+    model,
+    prompt: "Once upon a",
+    max_tokens: 3,
+    temperature: 0,
+    logprobs: 1,
+  });
+  expect(answer.choices[0]!.text).toMatch(/^ time/);
+  expect(answer.choices[0]!.logprobs!.tokens!.join("")).toBe(answer.choices[0]!.text);
+  const said = "héllo 🦊 wörld";
+  const { tokens } = (await (await server.post("/tokenize", { content: said })).json()) as {
+    tokens: number[];
+  };
+  expect(await (await server.post("/detokenize", { tokens })).json()).toEqual({ content: said });
+  // Forced byte by byte, the bytes in the answer are exact though no token is a character.
+  const forced = await client.chat.completions.create({
+    ...ask,
+    messages: [{ role: "user", content: "Write a fox emoji: 🦊🦊🦊🦊🦊" }],
+    logprobs: true,
+    logit_bias: Object.fromEntries(tokens.map((id) => [String(id), 100])),
+    max_tokens: 12,
+  });
+  const bytes = forced.choices[0]!.logprobs!.content!.flatMap((token) => token.bytes!);
+  expect(Buffer.from(bytes).toString()).toBe(forced.choices[0]!.message.content);
+});
+
+test("an abort reaches the server", async () => {
+  const stream = await client.chat.completions.create({ ...ask, max_tokens: 4000, stream: true });
+  for await (const _ of stream) break;
+  const running = async () =>
+    ((await (await server.get("/outrider/info")).json()) as { load: { running: number } }).load.running;
+  while ((await running()) > 0) await new Promise((resolve) => setTimeout(resolve, 10));
+});
+
 test("models", async () => {
   const ids = [];
   for await (const { id } of client.models.list()) ids.push(id);

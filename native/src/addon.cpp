@@ -349,6 +349,7 @@ napi_value createProgram(napi_env env, napi_callback_info i) {
   spec.cache = handle<Cache>(env, property(env, s, "cache"));
   spec.logits = int32(env, property(env, s, "logits"));
   spec.vocab = int32(env, property(env, s, "vocab"));
+  spec.tokens = int32(env, property(env, s, "tokens"));
   spec.maxRows = int32(env, property(env, s, "maxRows"));
   spec.maxOutputs = int32(env, property(env, s, "maxOutputs"));
   spec.maxPosition = int32(env, property(env, s, "maxPosition"));

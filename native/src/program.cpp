@@ -101,6 +101,7 @@ Program::Program(std::shared_ptr<Core> core, ProgramSpec spec) : core_(std::move
   bounded(spec_.maxOutputs, 1, spec_.maxRows, "maxOutputs");
   bounded(spec_.maxPosition, 1, 1 << 26, "maxPosition");
   bounded(spec_.vocab, 1, 1 << 24, "vocab");
+  bounded(spec_.tokens, 1, 1 << 24, "tokens");
   bounded(int64_t(spec_.buffers.size()), 1, 1 << 16, "the number of buffers");
   bounded(int64_t(spec_.ops.size()) / kOpInts, 1, 1 << 16, "the number of operators");
   if (spec_.ops.size() % kOpInts != 0 || spec_.scalars.size() != spec_.ops.size() / kOpInts)
@@ -200,7 +201,7 @@ void Program::checkOps() {
         same(out.width, w.k, "output width and weight's row length");
         same(out.outputs, 0, "embedding rows");
         choice(3, 2, "by");
-        if (f[3] == 0 && w.rows < spec_.vocab) fail("the weight has fewer rows than the vocabulary");
+        if (f[3] == 0 && w.rows < spec_.tokens) fail("the weight has fewer rows than the vocabulary");
         if (f[3] == 1 && w.rows < spec_.maxPosition) fail("the weight has fewer rows than there are positions");
         break;
       }
@@ -636,8 +637,8 @@ void Program::checkInput(const RunInput& in) const {
   for (size_t r = 0; r < in.rows.size(); r++) {
     const Row& row = in.rows[r];
     const std::string where = "row " + std::to_string(r) + ": ";
-    if (row.token < 0 || row.token >= spec_.vocab)
-      fail(where + "token " + std::to_string(row.token) + ", expected 0 to " + std::to_string(spec_.vocab - 1));
+    if (row.token < 0 || row.token >= spec_.tokens)
+      fail(where + "token " + std::to_string(row.token) + ", expected 0 to " + std::to_string(spec_.tokens - 1));
     if (row.table < 0 || row.table >= tables) fail(where + "no table " + std::to_string(row.table));
     if (row.position < 0 || row.position >= spec_.maxPosition) fail(where + "position " + std::to_string(row.position));
     if (row.cell < 0 || row.cell >= spec_.cache->cells()) fail(where + "cell " + std::to_string(row.cell));

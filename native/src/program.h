@@ -56,7 +56,8 @@ struct ProgramSpec {
   std::vector<std::vector<float>> constants;
   std::shared_ptr<Cache> cache;
   int32_t logits;  // buffer, outputs, width >= vocab
-  int32_t vocab;
+  int32_t vocab;   // numbers of an output row that are drawn from
+  int32_t tokens;  // token ids are below this: vocab, unless the program ends before the logits
   int32_t maxRows, maxOutputs, maxPosition;
 };
 

@@ -6,6 +6,7 @@ import { vocabularyMismatch } from "../decoding/draft-model.js";
 import { DraftMemory } from "../decoding/memory.js";
 import { newStats } from "../decoding/stats.js";
 import { openStrategy, type Strategy, strategyNames } from "../decoding/strategies.js";
+import type { Pooling } from "../engine/embedder.js";
 import { Engine, type EngineOptions } from "../engine/engine.js";
 import { resolveSampling, type Sampling, type SamplingOptions } from "../engine/sampling.js";
 import type { Sequence } from "../engine/sequence.js";
@@ -282,6 +283,33 @@ export class Model implements AsyncDisposable {
         : checkTokens("tokens", options.tokens, vocab);
     const top = wholeNumber("top", options.top ?? 0, 0, 64);
     return score(this.#engine, prompt, tokens, top, options.signal);
+  }
+
+  /**
+   * A text (taken as it is, without a template) or token ids as a vector of length 1, from the model's final hidden
+   * states. Models that were trained to embed give better ones. `ERR_CONTEXT` for what the context does not hold.
+   */
+  async embed(
+    input: string | readonly number[],
+    options: { pooling?: Pooling; signal?: AbortSignal } = {},
+  ): Promise<Float32Array> {
+    rejectUnknownKeys("embed", options, ["pooling", "signal"]);
+    const { pooling = "mean", signal } = options;
+    if (pooling !== "mean" && pooling !== "last")
+      throw new OutriderError(
+        "ERR_BAD_REQUEST",
+        `pooling is ${quote(String(pooling))}, expected mean or last`,
+        {
+          param: "pooling",
+        },
+      );
+    let tokens: readonly number[];
+    if (typeof input === "string") {
+      const ids = this.tokenizer.encode(input);
+      const { bosId, addBos } = this.tokenizer;
+      tokens = addBos && bosId !== undefined ? [bosId, ...ids] : ids;
+    } else tokens = checkTokens("input", input, this.info.config.vocab);
+    return this.#engine.embed(tokens, pooling, signal);
   }
 
   /** Text to token ids. Special tokens in the text are plain text unless `special` is set. Adds nothing. */

@@ -8,6 +8,7 @@ import type { ModelSource } from "../weights/model-source.js";
 import { Batcher, type Job } from "./batcher.js";
 import { BlockPool } from "./block-table.js";
 import { CachedSequence } from "./cached-sequence.js";
+import { Embedder, type Pooling } from "./embedder.js";
 import { PrefixTree } from "./prefix-tree.js";
 import { maxOutputs, maxStep, type Sequence } from "./sequence.js";
 
@@ -59,6 +60,8 @@ export class Engine implements AsyncDisposable {
   #admissions: { readonly blocks: number; readonly enter: () => void }[] = [];
   #copies: { from: number[]; to: number[] } = { from: [], to: [] };
   readonly #batcher: Batcher;
+  readonly #createEmbedder: () => Embedder;
+  #embedder: Embedder | undefined;
   #closed = false;
 
   private constructor(core: Core, weights: LoadedWeights, plan: ModelPlan, options: EngineOptions) {
@@ -93,6 +96,8 @@ export class Engine implements AsyncDisposable {
       throw error;
     }
     this.#owned = [this.#program, this.#cache, weights, core];
+    const precise = options.precise ?? false;
+    this.#createEmbedder = () => new Embedder(core, weights, plan, { context: this.context, precise });
   }
 
   /** Loads the weights of a checked file. The file stays the caller's and may be closed afterwards. */
@@ -220,6 +225,13 @@ export class Engine implements AsyncDisposable {
     };
   }
 
+  /** [width] the text as a vector of length 1, from its final hidden states; `tokens`: 1 to as many as the context holds. */
+  embed(tokens: readonly number[], pooling: Pooling, signal?: AbortSignal): Promise<Float32Array> {
+    this.#checkOpen();
+    this.#embedder ??= this.#createEmbedder();
+    return this.#embedder.embed(tokens, pooling, signal);
+  }
+
   /** Forgets the positions that finished sequences left in the cache. */
   forget(): void {
     this.#finished.clear();
@@ -257,6 +269,8 @@ export class Engine implements AsyncDisposable {
     this.#closed = true;
     this.#admitNext();
     await this.#batcher.close(closed());
+    await this.#embedder?.settled();
+    this.#embedder?.[Symbol.dispose]();
     this.forget();
     for (const owned of this.#owned) owned[Symbol.dispose]();
   }

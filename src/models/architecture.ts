@@ -41,6 +41,6 @@ export interface Architecture<C extends ModelConfig = ModelConfig> {
   /** `general.architecture` in GGUF files. */
   readonly name: string;
   config(metadata: Metadata): C;
-  /** The forward pass; returns the logits of the wanted rows. */
-  program(b: ProgramBuilder, config: C, w: ModelWeights): { logits: Tensor };
+  /** The forward pass; returns the logits of the wanted rows, and the normalised hidden states that they are made from. */
+  program(b: ProgramBuilder, config: C, w: ModelWeights): { logits: Tensor; hidden: Tensor };
 }

@@ -204,8 +204,8 @@ export function logits(
   w: ModelWeights,
   last: Tensor,
   finish: Finish = {},
-): { logits: Tensor } {
+): { logits: Tensor; hidden: Tensor } {
   const output =
     w.optionalMatrix("output.weight", c.vocab, c.width) ?? w.matrix("token_embd.weight", c.vocab, c.width);
-  return { logits: b.matmul(last, output, finish) };
+  return { logits: b.matmul(last, output, finish), hidden: last };
 }

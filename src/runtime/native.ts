@@ -18,6 +18,8 @@ export interface NativeProgramSpec {
   cache: Handle;
   logits: number;
   vocab: number;
+  /** Token ids are below this. */
+  tokens: number;
   maxRows: number;
   maxOutputs: number;
   maxPosition: number;

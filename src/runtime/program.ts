@@ -216,13 +216,19 @@ export class ProgramBuilder {
     return this.#push("select", [x], this.#tensor("select", x.width, true), (out) => [x, out]);
   }
 
-  /** Hands the program to the core, which checks it once more. `logits`: a value per wanted output. */
-  finish(core: Core, cache: KvCache, logits: Tensor): Program {
-    const spec = lower(this.#operations, logits, this.#options.precise);
+  /**
+   * Hands the program to the core, which checks it once more. `output`: a value per wanted output, the logits or one
+   * before them, such as the final hidden state: what is only needed for later ones is left out.
+   */
+  finish(core: Core, cache: KvCache, output: Tensor): Program {
+    const { vocab } = this.#options;
+    const end = this.#operations.findIndex((op) => op.output === output) + 1;
+    const spec = lower(this.#operations.slice(0, end), output, this.#options.precise);
     return new Program(core, {
       ...spec,
       cache: cache.handle,
-      vocab: this.#options.vocab,
+      vocab: Math.min(vocab, output.width),
+      tokens: vocab,
       maxRows: this.#options.maxRows,
       maxOutputs: this.#options.maxOutputs,
       maxPosition: this.#options.maxPosition,
@@ -249,7 +255,10 @@ export class ProgramBuilder {
   }
 }
 
-type Lowered = Omit<NativeProgramSpec, "cache" | "vocab" | "maxRows" | "maxOutputs" | "maxPosition">;
+type Lowered = Omit<
+  NativeProgramSpec,
+  "cache" | "vocab" | "tokens" | "maxRows" | "maxOutputs" | "maxPosition"
+>;
 
 /**
  * From equations to records: sums with a product or a norm write into the residual stream, products with quantised weights get

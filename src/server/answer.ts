@@ -2,9 +2,9 @@ import { randomInt } from "node:crypto";
 import { type DecodeStats, tokensPerPass } from "../decoding/stats.js";
 import { OutriderError } from "../errors.js";
 import type { Metrics } from "./metrics.js";
-import type { Models } from "./models.js";
+import type { Lease, Models } from "./models.js";
 import type { Job, JobPiece, JobResult } from "./protocol.js";
-import { takeTurn } from "./scheduler.js";
+import { type Request as ScheduledRequest, takeTurn } from "./scheduler.js";
 import type { SamplingRequest } from "./schemas.js";
 
 /** What every route that generates needs of the server. */
@@ -28,46 +28,75 @@ export interface AnswerPiece {
   readonly piece: JobPiece;
 }
 
+/** What a scheduler wants to know of a request. */
+type Shape = Pick<ScheduledRequest, "promptLength" | "maxTokens">;
+
+/** The model, when the request's turn has come; both are kept until `leave`. */
+async function enter({ models, deadline }: Answering, caller: Caller, model: string, shape: Shape) {
+  const { scheduler } = models.get(model);
+  const turn = await takeTurn(scheduler, {
+    ...shape,
+    key: caller.key,
+    deadlineMs: deadline,
+    signal: caller.signal,
+  });
+  try {
+    const lease = await until(models.lease(model), turn.signal);
+    const leave = () => {
+      lease.release();
+      turn.release();
+    };
+    return { lease, signal: turn.signal, leave };
+  } catch (error) {
+    turn.release();
+    throw error;
+  }
+}
+
+/** Work with a model, when the request's turn has come. */
+export async function inTurn<T>(
+  server: Answering,
+  caller: Caller,
+  model: string,
+  shape: Shape,
+  work: (lease: Lease, signal: AbortSignal) => Promise<T>,
+): Promise<T> {
+  const { lease, signal, leave } = await enter(server, caller, model, shape);
+  try {
+    return await work(lease, signal);
+  } finally {
+    leave();
+  }
+}
+
 /**
  * The pieces of all jobs as they come, then their results. The jobs run side by side when the request's turn has come;
  * leaving the loop, or the caller's signal, ends all of them within a pass.
  */
 export async function* answer(
-  { models, metrics, deadline }: Answering,
+  server: Answering,
   caller: Caller,
   model: string,
   jobs: readonly Job[],
 ): AsyncGenerator<AnswerPiece, JobResult[], undefined> {
-  const observed = metrics.request(model);
-  const { scheduler } = models.get(model);
+  const observed = server.metrics.request(model);
   let reason = "error";
   try {
-    const turn = await takeTurn(scheduler, {
-      key: caller.key,
+    const { lease, signal, leave } = await enter(server, caller, model, {
       promptLength: jobs.reduce((sum, { prompt }) => sum + estimateTokens(prompt), 0),
       maxTokens: Math.max(...jobs.map(({ options }) => options.maxTokens ?? Number.MAX_SAFE_INTEGER)),
-      deadlineMs: deadline,
-      signal: caller.signal,
     });
     try {
-      const lease = await until(models.lease(model), turn.signal);
       observed.started();
-      try {
-        for (const { prompt } of jobs) checkLength(prompt, lease.info.context);
-        const texts = jobs.map((job) => lease.engine.generate(job, turn.signal));
-        const results = yield* sideBySide(texts, observed.piece);
-        for (const result of results) observed.finished(result);
-        reason = results[0]?.finishReason ?? "stop";
-        return results;
-      } finally {
-        lease.release();
-      }
+      for (const { prompt } of jobs) checkLength(prompt, lease.info.context);
+      const texts = jobs.map((job) => lease.engine.generate(job, signal));
+      const results = yield* sideBySide(texts, observed.piece);
+      for (const result of results) observed.finished(result);
+      reason = results[0]?.finishReason ?? "stop";
+      return results;
     } finally {
-      turn.release();
+      leave();
     }
-  } catch (error) {
-    if (error instanceof OutriderError && error.code === "ERR_ABORTED") reason = "abort";
-    throw error;
   } finally {
     observed.ended(caller.signal.aborted ? "abort" : reason);
   }

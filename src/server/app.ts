@@ -9,6 +9,7 @@ import { checkHost, checkKey, checkOrigin, type HostRules } from "./access.js";
 import type { Answering, Caller } from "./answer.js";
 import { chatCompletion, chatCompletionStream } from "./chat.js";
 import { completion, completionStream } from "./completions.js";
+import { embeddings } from "./embeddings.js";
 import { describeError } from "./http-error.js";
 import { readJson } from "./json-body.js";
 import type { Limits } from "./limits.js";
@@ -18,6 +19,7 @@ import {
   chatRequest,
   completionRequest,
   detokenizeRequest,
+  embeddingsRequest,
   responsesRequest,
   tokenizeRequest,
 } from "./schemas.js";
@@ -197,6 +199,13 @@ function createRoutes(options: AppOptions): Route[] {
           ? await streamed(c, responseStream(options, caller, model, body))
           : c.json(await response(options, caller, model, body));
       },
+    ),
+    route(
+      "post",
+      "/v1/embeddings",
+      "Texts as vectors of length 1.",
+      embeddingsRequest(limits),
+      async (c, body) => c.json(await embeddings(options, c.get("caller"), c.get("model")!, body)),
     ),
     route("post", "/tokenize", "Text to token ids.", tokenizeRequest, async (c, body) => {
       const tokens = await withEngine(c, async (engine, signal) => {

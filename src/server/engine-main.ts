@@ -163,6 +163,10 @@ const calls: {
   tokenBytes: ({ tokens }) => tokens.map(bytesOf),
   detokenize: ({ tokens }) => model!.detokenize(tokens, { special: true }),
   promptTokens: ({ prompt }) => promptTokens(prompt),
+  embed: async ({ input, pooling }, signal) => {
+    const tokens = typeof input === "string" ? await promptTokens({ text: input }) : input;
+    return { vector: await model!.embed(tokens, { pooling, signal }), tokens: tokens.length };
+  },
   state: () => ({ rss: process.memoryUsage.rss(), passMs: [] }),
 };
 

@@ -1,6 +1,7 @@
 import type { GenerateOptions, ModelInfo } from "../api/model.js";
 import type { PassTrace } from "../decoding/decode.js";
 import type { DecodeStats } from "../decoding/stats.js";
+import type { Pooling } from "../engine/embedder.js";
 import { type ErrorCode, OutriderError } from "../errors.js";
 import type { ChatMessage } from "../text/chat-template.js";
 
@@ -72,6 +73,11 @@ export interface EngineCalls {
   tokenBytes(request: { tokens: readonly number[] }): readonly Uint8Array[];
   detokenize(request: { tokens: readonly number[] }): string;
   promptTokens(request: { prompt: JobPrompt }): readonly number[];
+  /** The vector, and how many tokens it was made of. */
+  embed(request: { input: string | readonly number[]; pooling: Pooling }): {
+    vector: Float32Array;
+    tokens: number;
+  };
   state(request: Record<string, never>): EngineState;
 }
 
