@@ -5,6 +5,7 @@ export type ErrorCode =
   | "ERR_MODEL_LIMIT"
   | "ERR_MODEL_UNSUPPORTED"
   | "ERR_PATH"
+  | "ERR_DOWNLOAD"
   | "ERR_TOKENIZER"
   | "ERR_TEMPLATE"
   | "ERR_TEMPLATE_LIMIT"

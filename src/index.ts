@@ -16,6 +16,7 @@ export type { Strategy } from "./decoding/strategies.js";
 export type { Pooling } from "./engine/embedder.js";
 export type { SamplingOptions } from "./engine/sampling.js";
 export { type ErrorCode, OutriderError } from "./errors.js";
+export type { DownloadProgress } from "./hub/pull.js";
 export type { InstructionSet } from "./runtime/core.js";
 export type { ChatMessage } from "./text/chat-template.js";
 export type { Quantization } from "./weights/quantise.js";

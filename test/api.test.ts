@@ -631,7 +631,7 @@ describe("load", () => {
   test.each([
     ["no file", path.join(import.meta.dirname, "none.gguf"), "ERR_PATH", "none.gguf"],
     ["a folder", import.meta.dirname, "ERR_PATH", "folder"],
-    ["a hub name", "hf:org/name", "ERR_PATH", "path of a GGUF file"],
+    ["a wrong hub name", "hf:org", "ERR_PATH", "is not a model on the hub"],
     ["another kind of file", import.meta.filename, "ERR_MODEL_FORMAT", "GGUF"],
   ])("%s", async (_, source, code, words) => {
     await expect(load(source)).rejects.toMatchObject({ code, message: expect.stringContaining(words) });

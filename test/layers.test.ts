@@ -7,13 +7,26 @@ const mayImport: Record<string, readonly string[]> = {
   runtime: [],
   weights: ["runtime"],
   text: [],
+  hub: [],
   models: ["runtime", "weights"],
   engine: ["runtime", "weights", "models"],
   decoding: ["text", "engine"],
-  api: ["weights", "text", "models", "engine", "decoding"],
+  api: ["weights", "hub", "text", "models", "engine", "decoding"],
   scheduling: [],
   server: ["text", "engine", "decoding", "api", "scheduling"],
-  cli: ["runtime", "weights", "text", "models", "engine", "decoding", "api", "index", "server", "scheduling"],
+  cli: [
+    "runtime",
+    "weights",
+    "hub",
+    "text",
+    "models",
+    "engine",
+    "decoding",
+    "api",
+    "index",
+    "server",
+    "scheduling",
+  ],
 };
 const root = path.resolve(import.meta.dirname, "../src");
 const shared = ["errors"];

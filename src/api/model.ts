@@ -21,6 +21,7 @@ import { openModelSource } from "../weights/open-model-source.js";
 import type { Quantization } from "../weights/quantise.js";
 import { ChatSession } from "./chat.js";
 import { Generation, type GenerationResult, type Piece } from "./generation.js";
+import { type LocateOptions, locateModel } from "./locate-model.js";
 import { checkTokens, rejectUnknownKeys, wholeNumber } from "./options.js";
 import { type ScoreOptions, type ScoreResult, score } from "./score.js";
 
@@ -30,7 +31,7 @@ export const embeddedModel = path.resolve(
   "../../models/SmolLM2-135M-Instruct.Q4_1.gguf",
 );
 
-export interface LoadOptions extends EngineOptions {
+export interface LoadOptions extends EngineOptions, LocateOptions {
   /** A smaller model of the same vocabulary that drafts for this one: a path, or a loaded model, which stays yours. */
   readonly draftModel?: string | Model | undefined;
   /**
@@ -50,6 +51,8 @@ const loadKeys = [
   "onProgress",
   "draftModel",
   "quantize",
+  "offline",
+  "onDownload",
 ];
 
 export interface GenerateOptions extends SamplingOptions {
@@ -133,17 +136,13 @@ export interface ModelInfo {
 }
 
 /**
- * Loads a model: the embedded one, or a GGUF file. Throws `ERR_PATH`, `ERR_MODEL_*`, `ERR_TOKENIZER`,
+ * Loads a model: the embedded one, a GGUF file, a folder with safetensors, or `hf:OWNER/REPO[:FILE|:QUANT]` on the hub,
+ * which is fetched where it is not in the cache yet. Throws `ERR_PATH`, `ERR_DOWNLOAD`, `ERR_MODEL_*`, `ERR_TOKENIZER`,
  * `ERR_TEMPLATE`, `ERR_DRAFT_MISMATCH`, `ERR_BAD_REQUEST`, `ERR_PLATFORM`.
  */
 export async function load(source: string = embeddedModel, options: LoadOptions = {}): Promise<Model> {
   rejectUnknownKeys("load", options, loadKeys);
-  if (source.startsWith("hf:"))
-    throw new OutriderError(
-      "ERR_PATH",
-      `${quote(source)}: models cannot be fetched from a hub yet. Give the path of a GGUF file`,
-    );
-  const model = await Model.open(source, options);
+  const model = await Model.open(await locateModel(source, options), options, source);
   try {
     if (typeof options.draftModel === "string") {
       const { draftModel, onProgress: _, ...rest } = options;
@@ -193,13 +192,13 @@ export class Model implements AsyncDisposable {
   }
 
   /** @internal */
-  static async open(file: string, options: LoadOptions): Promise<Model> {
-    await using source = await openModelSource(file, options.quantize);
-    const tokenizer = openTokenizer(source);
+  static async open(file: string, options: LoadOptions, source = file): Promise<Model> {
+    await using weights = await openModelSource(file, options.quantize);
+    const tokenizer = openTokenizer(weights);
     const template =
       tokenizer.chatTemplate === undefined ? undefined : new ChatTemplate(tokenizer.chatTemplate);
     try {
-      const engine = await Engine.load(source, options);
+      const engine = await Engine.load(weights, options);
       if (tokenizer.vocabSize > engine.config.vocab) {
         await engine[Symbol.asyncDispose]();
         throw new OutriderError(
@@ -207,11 +206,11 @@ export class Model implements AsyncDisposable {
           `${file}: the tokenizer has ${tokenizer.vocabSize} tokens, the model ${engine.config.vocab}`,
         );
       }
-      const name = source.metadata.get("general.name");
+      const name = weights.metadata.get("general.name");
       return new Model(engine, tokenizer, template, {
         file,
-        name: typeof name === "string" ? name : path.basename(file),
-        architecture: String(source.metadata.get("general.architecture")),
+        name: typeof name === "string" ? name : path.basename(source),
+        architecture: String(weights.metadata.get("general.architecture")),
         config: engine.config,
         context: engine.context,
         threads: engine.core.threads,

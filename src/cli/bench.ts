@@ -1,3 +1,4 @@
+import { locateModel } from "../api/locate-model.js";
 import { Engine } from "../engine/engine.js";
 import { embeddedModel, type Model, type Strategy } from "../index.js";
 import { openModelSource } from "../weights/open-model-source.js";
@@ -61,7 +62,8 @@ export async function bench(flags: BenchFlags): Promise<number> {
 
 async function withEngine<T>(flags: BenchFlags, work: (engine: Engine) => Promise<T>): Promise<T> {
   const { draftModel: _, quantize, ...options } = loadOptions(flags, process.env);
-  await using file = await openModelSource(flags.model ?? embeddedModel, quantize);
+  const path = await locateModel(flags.model ?? embeddedModel, options);
+  await using file = await openModelSource(path, quantize);
   await using engine = await Engine.load(file, options);
   return await work(engine);
 }

@@ -4,6 +4,7 @@ import { paint } from "./terminal.js";
 
 const usage = 2;
 const badFile = 3;
+const network = 4;
 const other = 1;
 export const interrupted = 130;
 
@@ -15,6 +16,7 @@ const exitCodes: Record<ErrorCode, number> = {
   ERR_MODEL_LIMIT: badFile,
   ERR_MODEL_UNSUPPORTED: badFile,
   ERR_PATH: badFile,
+  ERR_DOWNLOAD: network,
   ERR_TOKENIZER: badFile,
   ERR_TEMPLATE: badFile,
   ERR_TEMPLATE_LIMIT: badFile,

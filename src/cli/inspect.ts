@@ -1,3 +1,4 @@
+import { locateModel } from "../api/locate-model.js";
 import { OutriderError } from "../errors.js";
 import { embeddedModel } from "../index.js";
 import { memoryNeeded, planModel } from "../models/load.js";
@@ -20,7 +21,8 @@ export interface InspectFlags {
 
 /** What a file says of itself and what running it would take; reads the header alone. */
 export async function inspect(source: string | undefined, flags: InspectFlags): Promise<number> {
-  await using file = await openModelSource(source ?? embeddedModel, flags.quantize);
+  const path = await locateModel(source ?? embeddedModel, { offline: true });
+  await using file = await openModelSource(path, flags.quantize);
   const use = whatItTakes(file, flags);
   const instructionSets = { available: coreInfo().instructionSets, used: usedInstructionSet() };
   process.stdout.write(

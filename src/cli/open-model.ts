@@ -1,5 +1,7 @@
 import path from "node:path";
+import type { DownloadProgress } from "../hub/pull.js";
 import { embeddedModel, type LoadOptions, load, type Model } from "../index.js";
+import { downloadLine } from "./download-line.js";
 import { loadOptions, type ModelFlags } from "./options.js";
 import { paint, printable, statusLine } from "./terminal.js";
 
@@ -17,8 +19,17 @@ export async function openModel(flags: ModelFlags, overrides: LoadOptions = {}):
     if (!flags.quiet && performance.now() - started > patienceMs)
       status.show(`loading ${printable(path.basename(source))}  ${Math.floor((100 * done) / total)} %`);
   };
+  const line = downloadLine();
+  const onDownload = (progress: DownloadProgress) => {
+    if (!flags.quiet) status.show(line(progress, performance.now()));
+  };
   try {
-    const model = await load(source, { ...loadOptions(flags, process.env), onProgress, ...overrides });
+    const model = await load(source, {
+      ...loadOptions(flags, process.env),
+      onProgress,
+      onDownload,
+      ...overrides,
+    });
     // Of the embedded model it is known, and nothing to be done.
     if (!flags.quiet && flags.model !== undefined)
       for (const warning of model.info.warnings) {

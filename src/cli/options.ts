@@ -13,6 +13,7 @@ export interface ModelFlags {
   readonly context?: number;
   readonly precise?: boolean;
   readonly quantize?: Quantization;
+  readonly offline?: boolean;
   readonly json?: boolean;
   readonly quiet?: boolean;
 }
@@ -58,12 +59,13 @@ export function modelOptions(command: Command): Command {
   return command
     .option(
       "--model <path>",
-      "a GGUF file or a folder with safetensors (default: the embedded SmolLM2-135M-Instruct)",
+      "a GGUF file, a folder with safetensors, or hf:OWNER/REPO[:QUANT] (default: the embedded SmolLM2-135M-Instruct)",
     )
     .option("--threads <n>", "threads of the core (default: one a processor core, at most 8)", parseWhole)
     .option("--context <n>", "most tokens of one text (default: the model's, at most 8,192)", parseWhole)
     .option("--precise", "activations and cache in float32: slower, for comparison")
-    .addOption(quantizeOption());
+    .addOption(quantizeOption())
+    .option("--offline", "models of the hub from the cache only");
 }
 
 export function quantizeOption(): Option {
@@ -124,6 +126,7 @@ export function loadOptions(flags: ModelFlags, env: NodeJS.ProcessEnv): LoadOpti
     precise: flags.precise,
     draftModel: flags.draftModel,
     quantize: flags.quantize,
+    offline: flags.offline,
     instructionSet: instructionSetFrom(env),
   };
 }

@@ -3,6 +3,7 @@ import { type Strategy, strategyNames } from "../decoding/strategies.js";
 import type { BenchFlags } from "./bench.js";
 import { usageError } from "./failure.js";
 import type { GenerateFlags } from "./generate.js";
+import type { PullFlags } from "./hub-models.js";
 import type { InspectFlags } from "./inspect.js";
 import {
   type AnswerFlags,
@@ -24,6 +25,7 @@ Examples:
   git diff | outrider --system "Explain this."   the text on standard input
   outrider --model ./model.gguf --temperature 0.8 --seed 7 "Tell me a story."
   outrider generate --prompts questions.jsonl --json > answers.jsonl
+  outrider pull hf:Qwen/Qwen3-0.6B-GGUF          a model from the hub; --model takes such names too
   outrider inspect ./model.gguf                  what is in a file, and what it takes
   outrider serve                                 OpenAI's API on http://127.0.0.1:8080
   outrider verify                                the same bits in every way, on this machine
@@ -82,7 +84,10 @@ export function commandLine(version: string): Command {
   program
     .command("inspect")
     .description("what is in a model file, and what running it takes")
-    .argument("[model]", "a GGUF file or a folder with safetensors (default: the embedded model)")
+    .argument(
+      "[model]",
+      "a GGUF file, a folder with safetensors, or hf:OWNER/REPO in the cache (default: embedded)",
+    )
     .option("--context <n>", "reckon the memory for so many tokens", parseCount)
     .option("--precise", "reckon the memory for a cache in float32")
     .addOption(quantizeOption())
@@ -90,6 +95,37 @@ export function commandLine(version: string): Command {
     .option("--debug", "stack traces under errors")
     .action(async (file: string | undefined, flags: InspectFlags) => {
       process.exitCode = await (await import("./inspect.js")).inspect(file, flags);
+    });
+
+  program
+    .command("pull")
+    .description("bring a model from the hub into the cache, and print where it is")
+    .argument("<model>", "hf:OWNER/REPO, hf:OWNER/REPO:Q4_K_M or hf:OWNER/REPO:FILE")
+    .option("--offline", "from the cache only")
+    .option("--json", "the result as one JSON object")
+    .option("--quiet", "no progress")
+    .option("--debug", "stack traces under errors")
+    .action(async (name: string, flags: PullFlags) => {
+      process.exitCode = await (await import("./hub-models.js")).pull(name, flags);
+    });
+
+  program
+    .command("models")
+    .description("the hub's models in the cache")
+    .option("--json", "one JSON object a line")
+    .option("--debug", "stack traces under errors")
+    .action(async (flags: { json?: boolean }) => {
+      process.exitCode = await (await import("./hub-models.js")).models(flags);
+    });
+
+  program
+    .command("rm")
+    .description("remove a model from the cache")
+    .argument("<model>", "a name as outrider models lists it")
+    .option("--json", "the result as one JSON object")
+    .option("--debug", "stack traces under errors")
+    .action(async (name: string, flags: { json?: boolean }) => {
+      process.exitCode = await (await import("./hub-models.js")).remove(name, flags);
     });
 
   const verify = program

@@ -33,6 +33,7 @@ const statuses: Partial<Record<ErrorCode, Status>> = {
   ERR_TOKENIZER: 422,
   ERR_DRAFT_MISMATCH: 422,
   ERR_BUSY: 429,
+  ERR_DOWNLOAD: 502,
   ERR_ABORTED: 499,
   ERR_DISPOSED: 503,
   ERR_LOADING: 503,

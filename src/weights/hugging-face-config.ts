@@ -91,10 +91,7 @@ export function describeModel(values: JsonObject, path: string): DescribedModel 
   const present = Object.fromEntries(Object.entries(stated).filter(([, value]) => value !== undefined));
   const config = new Config({ ...family.defaults, ...present }, path);
   checkActivation(config, family);
-  const metadata = new Map<string, MetadataValue>([
-    ["general.architecture", family.architecture],
-    ["general.name", whole.text("_name_or_path") ?? ""],
-  ]);
+  const metadata = new Map<string, MetadataValue>([["general.architecture", family.architecture]]);
   const named = Object.entries(family.keys).map(([key, from]) => [key, config.number(from)] as const);
   for (const [key, value] of [...named, ...Object.entries(family.metadata(config))])
     if (value !== undefined) metadata.set(`${family.architecture}.${key}`, asInFile(value));

@@ -3,7 +3,7 @@
  * tokenizer.json and what belongs to it. Names, layouts and settings are translated to GGUF's while they are read.
  */
 import { stat } from "node:fs/promises";
-import { basename, join } from "node:path";
+import { join } from "node:path";
 import { OutriderError, quote } from "../errors.js";
 import { toFloat32 } from "./float-vector.js";
 import type { MetadataValue } from "./gguf-metadata.js";
@@ -190,9 +190,7 @@ class HuggingFaceModel implements ModelSource {
     this.#opened = opened;
     this.files = opened.map(({ file }) => file.path);
     this.size = opened.reduce((sum, { file }) => sum + file.size, 0);
-    const metadata = new Map(model.metadata);
-    if (metadata.get("general.name") === "") metadata.set("general.name", basename(path));
-    this.metadata = metadata;
+    this.metadata = model.metadata;
     this.tensors = this.#translate(model, places);
   }
 
