@@ -221,7 +221,10 @@ const gemma2: Family = {
     final_logit_softcapping: "final_logit_softcapping",
   },
   activations: ["gelu_pytorch_tanh"],
-  metadata: (c) => ({ ...rotary(c), "attention.scale": 1 / Math.sqrt(c.required("query_pre_attn_scalar")) }),
+  metadata: (c) => {
+    checkGemmaScale(c, 46);
+    return { ...rotary(c), "attention.sliding_window_pattern": windowPattern(c) };
+  },
   tensors: {
     ...attention,
     ...gatedFeedForward,
@@ -252,7 +255,12 @@ const gemma3: Family = {
         throw c.error(key, "is set, which is not supported", "ERR_MODEL_UNSUPPORTED");
     const local = c.object("rope_parameters")?.object("sliding_attention");
     const base = local?.number("rope_theta") ?? c.number("rope_local_base_freq");
-    return { ...gemma2.metadata(c), "rope.freq_base_swa": base };
+    checkGemmaScale(c, 62);
+    return {
+      ...rotary(c),
+      "attention.sliding_window_pattern": windowPattern(c),
+      "rope.freq_base_swa": base,
+    };
   },
   tensors: {
     ...gemma2.tensors,
@@ -367,6 +375,25 @@ export const families: readonly Family[] = [
   ...[phi3, olmo2, starcoder2, gpt2],
 ];
 
+/** The scale of scores is not in GGUF's metadata: that of a head, and in the largest model that of the width. */
+function checkGemmaScale(c: Config, largestLayers: number): void {
+  const found = c.required("query_pre_attn_scalar");
+  const largest = c.required("num_hidden_layers") === largestLayers;
+  const expected = largest ? c.required("hidden_size") / c.required("num_attention_heads") : headDim(c);
+  if (found !== expected)
+    throw c.error("query_pre_attn_scalar", `is ${found}, expected ${expected}`, "ERR_MODEL_UNSUPPORTED");
+}
+
+/** Layers from one that sees all to the next. */
+function windowPattern(c: Config): number | undefined {
+  const types = c.values.layer_types;
+  if (!Array.isArray(types)) return c.number("sliding_window_pattern");
+  const period = types.indexOf("full_attention") + 1 || types.length + 1;
+  const regular = types.every((type, i) => (type === "full_attention") === (i % period === period - 1));
+  if (regular) return period;
+  throw c.error("layer_types", "has layers with windows in no regular order", "ERR_MODEL_UNSUPPORTED");
+}
+
 function headDim(c: Config): number {
   return c.number("head_dim") ?? c.required("hidden_size") / c.required("num_attention_heads");
 }
@@ -389,9 +416,18 @@ function rotary(c: Config): Record<string, MetadataValue | undefined> {
   if (type === "default" || type === "llama3") return keys; // llama3: a tensor of factors
   if (type === "linear")
     return { ...keys, "rope.scaling.type": "linear", "rope.scaling.factor": scaling!.required("factor") };
+  if (type === "yarn" && scaling!.number("attention_factor") === undefined)
+    return {
+      ...keys,
+      "rope.scaling.type": "yarn",
+      "rope.scaling.factor": scaling!.required("factor"),
+      "rope.scaling.original_context_length": scaling!.number("original_max_position_embeddings"),
+      "rope.scaling.yarn_beta_fast": scaling!.number("beta_fast"),
+      "rope.scaling.yarn_beta_slow": scaling!.number("beta_slow"),
+    };
   throw scaling!.error(
     "rope_type",
-    `is ${JSON.stringify(type.slice(0, 40))}; supported: default, linear, llama3`,
+    `is ${JSON.stringify(type.slice(0, 40))}; supported: default, linear, llama3, yarn`,
     "ERR_MODEL_UNSUPPORTED",
   );
 }

@@ -1,5 +1,4 @@
 import { createHash } from "node:crypto";
-import { readFileSync } from "node:fs";
 import { mkdtemp, readdir, readFile, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
@@ -9,7 +8,7 @@ import { type Description, describeGguf, writeGguf } from "../../test/support/gg
 import { saveHuggingFace, toHuggingFace, withExactNorms } from "../../test/support/hugging-face-folder.js";
 import { Engine } from "../engine/engine.js";
 import { resolveSampling } from "../engine/sampling.js";
-import { architectures } from "../models/architectures.js";
+import { planModel } from "../models/load.js";
 import type { ModelSource } from "./model-source.js";
 import { openModelSource } from "./open-model-source.js";
 
@@ -91,11 +90,14 @@ describe.each(names)("%s", (name) => {
     for (const [tensor, value] of a) expect(b.get(tensor), tensor).toEqual(value);
   });
 
-  const { architecture } = JSON.parse(readFileSync(join(goldenFolder, `${name}.json`), "utf8"));
-  test.runIf(architectures.some((a) => a.name === architecture) && name !== "llama-moe")(
-    "the same tokens and log-probabilities, to the bit",
-    async () => {
-      expect(await answer(folder)).toEqual(await answer(gguf));
-    },
-  );
+  test("the same tokens and log-probabilities, to the bit", async ({ skip }) => {
+    await using file = await openModelSource(gguf);
+    try {
+      planModel(file);
+    } catch (error) {
+      skip((error as { code: string }).code === "ERR_MODEL_UNSUPPORTED", "its architecture does not run yet");
+      throw error;
+    }
+    expect(await answer(folder)).toEqual(await answer(gguf));
+  });
 });
