@@ -76,9 +76,14 @@ async function goodParts(): Promise<Parts> {
     await weight("Q8_0", width, width, random),
     await weight("Q8_0", width, width, random),
     await weight("F32", width, width, random),
+    await weight("F32", 4, width, random), // 8: scores of 4 experts
+    await weight("Q8_0", 4 * 32, width, random), // 9, 10: gate and up of inner width 32
+    await weight("Q8_0", 4 * 32, width, random),
+    await weight("Q4_1", 4 * width, 32, random),
+    await weight("F16", 64, width, random), // 12: learned positions
   ];
   const cache = core.createCache(1, 1, 16, cacheBlocks, true);
-  // [quantised, one row per output, width]
+  // [quantised, one row per output, width, slots]
   const buffers = [
     [0, 0, width], // 0 residual stream
     [0, 0, width], // 1 normed
@@ -95,19 +100,27 @@ async function goodParts(): Promise<Parts> {
     [0, 1, width], // 12 selected
     [0, 1, width], // 13 normed
     [0, 1, vocab], // 14 logits
-  ];
+    [0, 0, width], // 15 positions
+    [1, 0, width], // 16 input of the experts, 8 bit
+    [0, 0, width], // 17 input of the router
+    [0, 0, 4], // 18 scores
+    [0, 0, 4], // 19 routes: two weights, two experts
+    [0, 0, 32, 2], // 20 gated, of both experts
+    [1, 0, 32, 2], // 21 gated, 8 bit
+    [0, 0, width, 2], // 22 down
+  ].map((buffer) => (buffer.length === 3 ? [...buffer, 1] : buffer));
   const ops = [
-    [0, 0, 0],
+    [0, 0, 0, 0],
     [5, 1, 6],
     [1, 0, 0, 1],
     [2, 1, 2],
-    [3, 2, 1, 3, 0],
+    [3, 2, 1, 3, 0, 1, 1], // with a bias and GELU
     [3, 1, 2, 4, 0],
     [3, 1, 3, 5, 0],
-    [6, 3, 6, 2, 16, 1],
+    [6, 3, 6, 2, 16, 1, 3], // heads normalised
     [6, 4, 6, 1, 16, 1],
     [7, 4, 5, 0],
-    [8, 3, 7, 0, 2, 0],
+    [8, 3, 7, 0, 2, 0, 4], // soft-capped
     [2, 7, 8],
     [3, 8, 4, 0, 1],
     [1, 0, 0, 9],
@@ -116,8 +129,21 @@ async function goodParts(): Promise<Parts> {
     [9, 0, 11, 0],
     [10, 0, 12],
     [1, 12, 0, 13],
-    [3, 13, 0, 14, 0],
+    [3, 13, 0, 14, 0, 0, 2], // soft-capped
+    // The experts, between the feed-forward part and what is selected.
+    [0, 12, 15, 1],
+    [9, 0, 15, 0],
+    [11, 0, 0, 4, 16],
+    [11, 0, 0, 4, 17],
+    [3, 17, 8, 18, 0],
+    [12, 18, 19, 0, 1],
+    [13, 16, 19, 9, 10, 20, 1],
+    [2, 20, 21],
+    [14, 21, 19, 11, 22],
+    [15, 22, 19, 0, 1],
+    [1, 15, 0, 0, 1], // a norm that is added
   ];
+  ops.splice(17, 0, ...ops.splice(20));
   return {
     core: core.createCore(2, ""),
     cache,
@@ -125,11 +151,14 @@ async function goodParts(): Promise<Parts> {
     spec: {
       buffers: Int32Array.from(buffers.flat()),
       ops: Int32Array.from(ops.flatMap((op) => [...op, ...Array(8 - op.length).fill(0)])),
-      scalars: Float32Array.from(ops, ([opcode]) => (opcode === 8 ? 0.25 : opcode === 1 ? 1e-5 : 1)),
+      scalars: Float32Array.from(ops, ([opcode]) => ({ 1: 1e-5, 6: 1e-5, 8: 0.25, 11: 1e-5 })[opcode!] ?? 1),
       weights,
       constants: [
         Float32Array.from({ length: width }, () => 1),
         Float32Array.from({ length: 8 }, (_, i) => 10000 ** (-i / 8)),
+        Float32Array.from({ length: 16 }, (_, i) => 1 + i / 16),
+        Float32Array.of(30),
+        Float32Array.from({ length: width }, (_, i) => i / width - 0.5),
       ],
       cache,
       logits: 14,
@@ -350,11 +379,11 @@ describe("what the core is handed", () => {
   const op = (p: Parts, index: number, field: number, value: number) =>
     p.spec.ops.set([value], index * 8 + field);
   const programs: Record<string, (parts: Parts) => void> = {
-    "an unknown opcode": (p) => op(p, 3, 0, 11),
+    "an unknown opcode": (p) => op(p, 3, 0, 16),
     "a negative opcode": (p) => op(p, 3, 0, -1),
-    "a buffer that is not there": (p) => op(p, 2, 1, 15),
-    "a weight that is not there": (p) => op(p, 4, 2, 8),
-    "a constant that is not there": (p) => op(p, 1, 1, 2),
+    "a buffer that is not there": (p) => op(p, 2, 1, 23),
+    "a weight that is not there": (p) => op(p, 4, 2, 13),
+    "a constant that is not there": (p) => op(p, 1, 1, 5),
     "8-bit rows for a float weight": (p) => op(p, 5, 1, 2),
     "an output of another width": (p) => op(p, 5, 3, 3),
     "a product into its own input": (p) => op(p, 15, 3, 10),
@@ -362,12 +391,33 @@ describe("what the core is handed", () => {
     "a layer beyond the cache's": (p) => op(p, 9, 3, 1),
     "a window below 0": (p) => op(p, 10, 5, -1),
     "rows and outputs mixed": (p) => op(p, 16, 1, 12),
+    "a bias of another width": (p) => op(p, 5, 5, 1),
+    "a bias that is not there": (p) => op(p, 4, 5, 6),
+    "an unknown finish": (p) => op(p, 4, 6, 3),
+    "an unknown activation": (p) => op(p, 14, 5, 2),
+    "a head's norm of another size": (p) => op(p, 7, 6, 1),
+    "a soft cap of 0": (p) => p.spec.constants[3]!.set([0]),
+    "a soft cap that is a list": (p) => op(p, 10, 6, 1),
+    "an embedding by neither token nor position": (p) => op(p, 17, 3, 2),
+    "fewer learned positions than positions": (p) => Object.assign(p.spec, { maxPosition: 65 }),
+    "a norm that is added to 8-bit rows": (p) => op(p, 13, 4, 1),
+    "a bias of a norm of another width": (p) => op(p, 19, 3, 2),
+    "more experts used than there are": (p) => op(p, 22, 2, 0),
+    "routes of an odd width": (p) => p.spec.buffers.set([3], 19 * 4 + 2),
+    "an unknown gating": (p) => op(p, 22, 3, 2),
+    "experts of another width": (p) => op(p, 23, 3, 1),
+    "gate and up of different numbers of experts": (p) => op(p, 23, 4, 5),
+    "slots that are not the experts used": (p) => p.spec.buffers.set([3], 20 * 4 + 3),
+    "experts whose input has the wrong slots": (p) => op(p, 25, 1, 16),
+    "slots where one row is expected": (p) => op(p, 26, 3, 22),
+    "a buffer without slots": (p) => p.spec.buffers.set([0], 3),
+    "a buffer with too many slots": (p) => p.spec.buffers.set([1025], 3),
     "logits that are not per output": (p) => Object.assign(p.spec, { logits: 0 }),
     "token ids beyond the embedding": (p) => Object.assign(p.spec, { tokens: vocab + 1 }),
     "a vocabulary beyond the logits": (p) => Object.assign(p.spec, { vocab: vocab + 1 }),
     "more outputs than rows": (p) => Object.assign(p.spec, { maxOutputs: 13 }),
     "no operators": (p) => Object.assign(p.spec, { ops: new Int32Array(0), scalars: new Float32Array(0) }),
-    "a quantised width of 33": (p) => p.spec.buffers.set([33], 8),
+    "a quantised width of 33": (p) => p.spec.buffers.set([33], 10),
     "weights that are no list": (p) => Object.assign(p.spec, { weights: 3 }),
     "a core among the weights": (p) =>
       Object.assign(p.spec, { weights: [...p.weights.slice(0, -1), p.core] }),
@@ -377,6 +427,21 @@ describe("what the core is handed", () => {
     const parts = await goodParts();
     damage(parts);
     expect(await codeOf(() => core.createProgram(parts.core, parts.spec))).toBe("ERR_PROGRAM");
+  });
+
+  test("a route to no expert ends the pass with an error", async () => {
+    const parts = await goodParts();
+    // The routes are read from the keys.
+    for (const buffer of [20, 21, 22]) parts.spec.buffers.set([8], buffer * 4 + 3);
+    for (const [index, field] of [
+      [23, 2],
+      [25, 2],
+      [26, 2],
+    ] as const)
+      op(parts, index, field, 4);
+    expect(await codeOf(() => run(core.createProgram(parts.core, parts.spec), goodPass()))).toBe(
+      "ERR_PROGRAM",
+    );
   });
 
   test("sizes that no memory holds are refused before anything is allocated", async () => {

@@ -340,8 +340,9 @@ napi_value createProgram(napi_env env, napi_callback_info i) {
   const napi_value s = call[1];
   ProgramSpec spec;
   const Typed<int32_t> buffers = int32s(env, property(env, s, "buffers"));
-  if (buffers.length % 3 != 0) throw programError("buffers: three numbers each are expected");
-  for (size_t b = 0; b < buffers.length; b += 3) spec.buffers.push_back({buffers.data[b], buffers.data[b + 1], buffers.data[b + 2]});
+  if (buffers.length % 4 != 0) throw programError("buffers: four numbers each are expected");
+  for (size_t b = 0; b < buffers.length; b += 4)
+    spec.buffers.push_back({buffers.data[b], buffers.data[b + 1], buffers.data[b + 2], buffers.data[b + 3]});
   spec.ops = vectorOf(int32s(env, property(env, s, "ops")));
   spec.scalars = vectorOf(float32s(env, property(env, s, "scalars")));
   forEach(env, property(env, s, "weights"), [&](napi_value v) { spec.weights.push_back(handle<Weight>(env, v)); });

@@ -14,7 +14,8 @@ namespace outrider {
 namespace {
 
 const char* const kNames[kOpcodes] = {"embed", "rmsNorm", "quantise", "matmul", "gated", "rotary",
-                                      "rope",  "store",   "attend",   "add",    "select", "layerNorm"};
+                                      "rope",  "store",   "attend",   "add",    "select", "layerNorm",
+                                      "route", "gatedExperts", "matmulExperts", "sumExperts"};
 
 size_t padded(size_t n) { return (n + kLanes - 1) / kLanes * kLanes; }
 
@@ -114,12 +115,13 @@ Program::Program(std::shared_ptr<Core> core, ProgramSpec spec) : core_(std::move
   std::vector<size_t> offsets;
   for (const auto& b : spec_.buffers) {
     bounded(b.width, 1, 1 << 24, "a buffer's width");
+    bounded(b.slots, 1, 1024, "a buffer's slots");
     if (b.quantised && b.width % kBlock != 0)
       throw programError("a quantised buffer's width is " + std::to_string(b.width) + ", expected a multiple of 32");
     const size_t rowBytes = b.quantised ? QuantisedRow::bytes(b.width) : padded(size_t(b.width)) * 4;
     buffers_.push_back({nullptr, rowBytes});
     offsets.push_back(total);
-    total += (rowBytes * size_t(b.outputs ? spec_.maxOutputs : spec_.maxRows) + 63) / 64 * 64;
+    total += (rowBytes * size_t(b.outputs ? spec_.maxOutputs : spec_.maxRows) * size_t(b.slots) + 63) / 64 * 64;
   }
   checkOps();
   findStages();
@@ -128,7 +130,7 @@ Program::Program(std::shared_ptr<Core> core, ProgramSpec spec) : core_(std::move
   // The rows of a decoding pass are touched now, or the first pass of each length would seem dear to whoever measures.
   for (size_t i = 0; i < buffers_.size(); i++) {
     const int rows = std::min(kDecodingRows, spec_.buffers[i].outputs ? spec_.maxOutputs : spec_.maxRows);
-    std::memset(buffers_[i].data, 0, buffers_[i].rowBytes * size_t(rows));
+    std::memset(buffers_[i].data, 0, buffers_[i].rowBytes * size_t(rows) * size_t(spec_.buffers[i].slots));
   }
   scratch_.resize(size_t(core_->pool.threads()));
   for (Scratch& s : scratch_) {
@@ -149,9 +151,10 @@ void Program::checkOps() {
       if (f[field] < 0 || size_t(f[field]) >= size)
         fail(std::string(what) + " " + std::to_string(f[field]) + ", expected 0 to " + std::to_string(int64_t(size) - 1));
     };
-    const auto buffer = [&](int field, int quantised, const char* what) -> const ProgramSpec::BufferSpec& {
+    const auto buffer = [&](int field, int quantised, const char* what, bool slots = false) -> const ProgramSpec::BufferSpec& {
       index(field, spec_.buffers.size(), what);
       const auto& b = spec_.buffers[size_t(f[field])];
+      if (!slots && b.slots != 1) fail(std::string(what) + " must have one slot");
       if (quantised >= 0 && (b.quantised != 0) != (quantised != 0))
         fail(std::string(what) + " must be " + (quantised ? "quantised" : "float32"));
       return b;
@@ -193,6 +196,18 @@ void Program::checkOps() {
       same(in.outputs, out.outputs, "the rows of input and output");
       if (in.quantised && !isBlockQuantised(w.type)) fail("a float weight takes float32 input");
     };
+    // Routes have a weight and an expert's number for each of the experts that a row uses.
+    const auto routes = [&](int field) -> const ProgramSpec::BufferSpec& {
+      const auto& b = buffer(field, 0, "routes");
+      if (b.width % 2 != 0) fail("the routes' width must be even");
+      return b;
+    };
+    const auto experts = [&](const ProgramSpec::BufferSpec& in, const Weight& w, const ProgramSpec::BufferSpec& out) {
+      same(in.width, w.k, "input width and weight's row length");
+      if (in.quantised && !isBlockQuantised(w.type)) fail("a float weight takes float32 input");
+      if (out.width % kLanes != 0) fail("an expert's output width is " + std::to_string(out.width) + ", expected a multiple of 16");
+      if (w.rows % out.width != 0) fail("the weight's rows are not those of whole experts");
+    };
     const Cache& cache = *spec_.cache;
     switch (Opcode(f[0])) {
       case Opcode::Embed: {
@@ -229,10 +244,11 @@ void Program::checkOps() {
         break;
       }
       case Opcode::Quantise: {
-        const auto& in = buffer(1, 0, "input");
-        const auto& out = buffer(2, 1, "output");
+        const auto& in = buffer(1, 0, "input", true);
+        const auto& out = buffer(2, 1, "output", true);
         same(in.width, out.width, "input and output width");
         same(in.outputs, out.outputs, "the rows of input and output");
+        same(in.slots, out.slots, "the slots of input and output");
         break;
       }
       case Opcode::Matmul: {
@@ -323,11 +339,61 @@ void Program::checkOps() {
         same(out.outputs, 1, "select output rows");
         break;
       }
+      case Opcode::Route: {
+        const auto& in = buffer(1, 0, "scores");
+        const auto& out = routes(2);
+        same(in.outputs, out.outputs, "the rows of scores and routes");
+        if (out.width / 2 > in.width) fail("more experts are used than there are");
+        choice(3, 2, "gating");
+        distinct(1, 2);
+        scalar(s > -1e30f && s < 1e30f, "the factor must be finite");
+        break;
+      }
+      case Opcode::GatedExperts: {
+        const auto& in = buffer(1, -1, "input");
+        const auto& r = routes(2);
+        const auto& out = buffer(5, 0, "output", true);
+        experts(in, weight(3), out);
+        experts(in, weight(4), out);
+        same(weight(3).rows, weight(4).rows, "the rows of both weights");
+        same(out.slots, r.width / 2, "output slots and experts that are used");
+        same(in.outputs, out.outputs, "the rows of input and output");
+        same(in.outputs, r.outputs, "the rows of input and routes");
+        choice(6, 2, "activation");
+        distinct(1, 5);
+        distinct(2, 5);
+        break;
+      }
+      case Opcode::MatmulExperts: {
+        const auto& in = buffer(1, -1, "input", true);
+        const auto& r = routes(2);
+        const auto& out = buffer(4, 0, "output", true);
+        experts(in, weight(3), out);
+        same(in.slots, r.width / 2, "input slots and experts that are used");
+        same(out.slots, in.slots, "output and input slots");
+        same(in.outputs, out.outputs, "the rows of input and output");
+        same(in.outputs, r.outputs, "the rows of input and routes");
+        distinct(1, 4);
+        distinct(2, 4);
+        break;
+      }
+      case Opcode::SumExperts: {
+        const auto& in = buffer(1, 0, "input", true);
+        const auto& r = routes(2);
+        const auto& out = buffer(3, 0, "output");
+        same(in.slots, r.width / 2, "input slots and experts that are used");
+        same(in.width, out.width, "input and output width");
+        same(in.outputs, out.outputs, "the rows of input and output");
+        same(in.outputs, r.outputs, "the rows of input and routes");
+        distinct(1, 3);
+        distinct(2, 3);
+        break;
+      }
     }
   }
   if (spec_.logits < 0 || size_t(spec_.logits) >= spec_.buffers.size()) throw programError("logits: no such buffer");
   const auto& logits = spec_.buffers[size_t(spec_.logits)];
-  if (logits.quantised || !logits.outputs || logits.width < spec_.vocab)
+  if (logits.quantised || !logits.outputs || logits.slots != 1 || logits.width < spec_.vocab)
     throw programError("logits: expected a float32 buffer of wanted rows, at least as wide as the vocabulary");
 }
 
@@ -351,6 +417,10 @@ void Program::findStages() {
       case Opcode::Store: r = {f[1], f[2]}; w = {cacheId}; break;
       case Opcode::Attend: r = {f[1], cacheId}; w = {f[2]}; break;
       case Opcode::Add: r = {f[1], f[2]}; w = {f[3]}; break;
+      case Opcode::Route: r = {f[1]}; w = {f[2]}; break;
+      case Opcode::GatedExperts: r = {f[1], f[2]}; w = {f[5]}; break;
+      case Opcode::MatmulExperts: r = {f[1], f[2]}; w = {f[4]}; break;
+      case Opcode::SumExperts: r = {f[1], f[2]}; w = {f[3]}; break;
     }
     const auto meets = [](const std::vector<int>& a, const std::vector<int>& b) {
       return std::find_first_of(a.begin(), a.end(), b.begin(), b.end()) != a.end();
@@ -383,7 +453,10 @@ void Program::planChunks(int rows, int outputs) {
 int Program::chunksOf(int op, int rows, int outputs) const {
   const int32_t* f = fields(op);
   const int threads = core_->pool.threads();
-  const auto rowsOf = [&](int buffer) { return spec_.buffers[size_t(buffer)].outputs ? outputs : rows; };
+  const auto rowsOf = [&](int buffer) {
+    const auto& b = spec_.buffers[size_t(buffer)];
+    return (b.outputs ? outputs : rows) * b.slots;
+  };
   const auto byRow = [&](int n, int grain) { return std::min(threads * 4, (n + grain - 1) / grain); };
   const auto byTile = [&](int n, const Weight& w) { return n == 0 ? 0 : threads == 1 ? 1 : std::min(threads * 4, w.tiles); };
   switch (Opcode(f[0])) {
@@ -398,6 +471,10 @@ int Program::chunksOf(int op, int rows, int outputs) const {
     case Opcode::Store: return byRow(rows, 2);
     case Opcode::Add: return byRow(rowsOf(f[1]), 4);
     case Opcode::Select: return byRow(outputs, 16);
+    case Opcode::Route: return byRow(rowsOf(f[1]), 4);
+    case Opcode::GatedExperts: return byTile(rowsOf(f[1]), *spec_.weights[size_t(f[3])]);
+    case Opcode::MatmulExperts: return byTile(rowsOf(f[1]), *spec_.weights[size_t(f[3])]);
+    case Opcode::SumExperts: return byRow(rowsOf(f[3]), 4);
     case Opcode::Attend: {
       // A chunk is a run of queries of one key/value head after another, so that a thread loads keys and values for as
       // many of them as it can: one chunk a thread where there are few.
@@ -412,7 +489,10 @@ void Program::execute(Pass& pass, int op, int chunk, int chunks, int thread) {
   const int32_t* f = fields(op);
   const float scalar = spec_.scalars[size_t(op)];
   const Kernels& k = core_->kernels;
-  const auto rowsOf = [&](int buffer) { return spec_.buffers[size_t(buffer)].outputs ? pass.outputs : pass.rows; };
+  const auto rowsOf = [&](int buffer) {
+    const auto& b = spec_.buffers[size_t(buffer)];
+    return (b.outputs ? pass.outputs : pass.rows) * b.slots;
+  };
   const auto width = [&](int buffer) { return spec_.buffers[size_t(buffer)].width; };
   // A norm writes float rows, quantised rows, or adds to float rows.
   const auto norm = [&](int in, int out, bool accumulate, auto normalise) {
@@ -514,7 +594,142 @@ void Program::execute(Pass& pass, int op, int chunk, int chunks, int thread) {
         std::memcpy(floats(f[2], i), floats(f[1], pass.outputRows[size_t(i)]), size_t(width(f[1])) * 4);
       break;
     }
+    case Opcode::Route: {
+      const Range r = share(rowsOf(f[1]), chunk, chunks);
+      for (int i = r.begin; i < r.end; i++) route(f, scalar, i);
+      break;
+    }
+    case Opcode::GatedExperts: {
+      const Weight& gate = *spec_.weights[size_t(f[3])];
+      const Weight& up = *spec_.weights[size_t(f[4])];
+      const int tiles = width(f[5]) / kLanes;
+      const auto activate = Activation(f[6]) == Activation::Gelu ? k.geluMul : k.siluMul;
+      const bool quantised = spec_.buffers[size_t(f[1])].quantised != 0;
+      float g[kStepFloats], u[kStepFloats];
+      forExperts(f[2], rowsOf(f[1]), f[1], 1, gate.tiles / tiles, tiles, chunk, chunks, thread,
+                 [&](int expert, int tile, int count, const uint8_t* x, size_t xStride, const int* slots, int n) {
+        const int stride = count * kLanes;
+        MatmulArgs args{gate.tile(expert * tiles + tile), gate.k, 0, count, x, xStride, n, g, size_t(stride), false};
+        product(k, gate, quantised)(args);
+        args.weights = up.tile(expert * tiles + tile);
+        args.out = u;
+        product(k, up, quantised)(args);
+        for (int i = 0; i < n; i++) activate(g + i * stride, u + i * stride, stride, floats(f[5], slots[i]) + tile * kLanes);
+      });
+      break;
+    }
+    case Opcode::MatmulExperts: {
+      const Weight& w = *spec_.weights[size_t(f[3])];
+      const int tiles = width(f[4]) / kLanes, slotsOfRow = spec_.buffers[size_t(f[1])].slots;
+      const bool quantised = spec_.buffers[size_t(f[1])].quantised != 0;
+      float y[kStepFloats];
+      forExperts(f[2], rowsOf(f[1]) / slotsOfRow, f[1], slotsOfRow, w.tiles / tiles, tiles, chunk, chunks, thread,
+                 [&](int expert, int tile, int count, const uint8_t* x, size_t xStride, const int* slots, int n) {
+        const int stride = count * kLanes;
+        product(k, w, quantised)({w.tile(expert * tiles + tile), w.k, 0, count, x, xStride, n, y, size_t(stride), false});
+        for (int i = 0; i < n; i++) std::memcpy(floats(f[4], slots[i]) + tile * kLanes, y + i * stride, size_t(stride) * 4);
+      });
+      break;
+    }
+    case Opcode::SumExperts: {
+      const Range r = share(rowsOf(f[3]), chunk, chunks);
+      const int n = width(f[3]), used = width(f[2]) / 2;
+      std::vector<float>& sum = scratch_[size_t(thread)].floats;
+      if (sum.size() < padded(size_t(n))) sum.resize(padded(size_t(n)));
+      for (int i = r.begin; i < r.end; i++) {
+        float* out = floats(f[3], i);
+        std::fill(sum.begin(), sum.begin() + n, 0.0f);
+        for (int s = 0; s < used; s++) k.addScaled(floats(f[1], i * used + s), n, floats(f[2], i)[s], sum.data());
+        if (f[4] != 0) k.add(out, sum.data(), n, out);
+        else std::memcpy(out, sum.data(), size_t(n) * 4);
+      }
+      break;
+    }
     case Opcode::Attend: attend(pass, f, scalar, chunk, chunks, thread); break;
+  }
+}
+
+// The experts with the highest scores, the lowest number first where scores are equal, and their weights: softmax over
+// all experts or a sigmoid of each, divided by their sum where wanted. Depends on the row's own scores only.
+void Program::route(const int32_t* f, float scale, int row) {
+  const Kernels& k = core_->kernels;
+  const float* scores = floats(f[1], row);
+  const int experts = spec_.buffers[size_t(f[1])].width, used = spec_.buffers[size_t(f[2])].width / 2;
+  float* weights = floats(f[2], row);
+  float* numbers = weights + used;
+  const bool softmax = Gating(f[3]) == Gating::Softmax;
+  const float largest = k.maximum(scores, experts);
+  float sum = 0;
+  for (int s = 0; s < used; s++) {
+    int best = -1;
+    for (int e = 0; e < experts; e++) {
+      bool taken = false;
+      for (int t = 0; t < s; t++) taken |= numbers[t] == float(e);
+      if (!taken && (best < 0 || scores[e] > scores[best])) best = e;
+    }
+    numbers[s] = float(best);
+    weights[s] = softmax ? exp16(scores[best] - largest) : 1.0f / (1.0f + exp16(-scores[best]));
+    sum += weights[s];
+  }
+  const float divisor = f[4] != 0 ? sum : softmax ? k.sumExp(scores, experts, largest, 1.0f) : 1.0f;
+  // A score that is not a number makes the row's result not a number, so that the pass ends with an error.
+  for (int s = 0; s < used; s++) weights[s] = largest == largest ? weights[s] / divisor * scale : largest;
+}
+
+// Calls step(expert, tile, tiles, x, xStride, slots, rows) for this chunk's share of the tiles of each expert that a row
+// has chosen, with the rows that chose it side by side; slots[i] = row * used + slot says whose x i is. Row by row the
+// arithmetic is the same in any company; experts that nobody chose are not read.
+template <class Step>
+void Program::forExperts(int routes, int rows, int in, int inSlots, int experts, int tiles, int chunk, int chunks, int thread, Step step) {
+  const int used = spec_.buffers[size_t(routes)].width / 2;
+  thread_local std::vector<int> begin, chosen;
+  begin.assign(size_t(experts) + 1, 0);
+  chosen.resize(size_t(rows) * used);
+  const auto expertOf = [&](int row, int slot) {
+    const float number = floats(routes, row)[used + slot];
+    if (!(number >= 0 && number < float(experts))) throw programError("run: a route to no expert");
+    return int(number);
+  };
+  for (int r = 0; r < rows; r++)
+    for (int s = 0; s < used; s++) begin[size_t(expertOf(r, s)) + 1]++;
+  for (int e = 0; e < experts; e++) begin[size_t(e) + 1] += begin[size_t(e)];
+  std::vector<int>& next = begin;  // of each expert, moved on as rows are put down: afterwards the end of its rows
+  for (int r = 0; r < rows; r++)
+    for (int s = 0; s < used; s++) chosen[size_t(next[size_t(expertOf(r, s))]++)] = r * used + s;
+
+  // Reading an expert costs as much as a few rows, so tiles are shared out by that.
+  constexpr int kReadingRows = 4;
+  const auto countOf = [&](int e) { return next[size_t(e)] - (e == 0 ? 0 : next[size_t(e) - 1]); };
+  const auto costOf = [&](int count) { return int64_t(count == 0 ? 0 : std::max(count, kReadingRows)); };
+  int64_t total = 0;
+  for (int e = 0; e < experts; e++) total += costOf(countOf(e)) * tiles;
+  const int64_t low = total * chunk / chunks, high = total * (chunk + 1) / chunks;
+  const Buffer& x = buffers_[size_t(in)];
+  Memory& gathered = scratch_[size_t(thread)].expertRows;
+  int64_t before = 0;
+  for (int e = 0; e < experts; e++) {
+    const int count = countOf(e);
+    const int64_t cost = costOf(count);
+    if (count == 0) continue;
+    const auto tileAt = [&](int64_t at) {
+      return int(std::min<int64_t>(tiles, std::max<int64_t>(0, (at - before + cost - 1) / cost)));
+    };
+    const int first = low <= before ? 0 : tileAt(low), last = high <= before ? 0 : tileAt(high);
+    before += cost * tiles;
+    if (first >= last) continue;
+    const int* slots = chosen.data() + next[size_t(e)] - count;
+    for (int i = 0; i < count; i += kStepRows) {
+      const int n = std::min(kStepRows, count - i);
+      const auto rowOf = [&](int j) { return x.data + x.rowBytes * size_t(inSlots == 1 ? slots[i + j] / used : slots[i + j]); };
+      const uint8_t* from = rowOf(0);
+      if (n > 1) {
+        if (gathered.bytes() < x.rowBytes * kStepRows) gathered = Memory(x.rowBytes * kStepRows);
+        for (int j = 0; j < n; j++) std::memcpy(gathered.data() + x.rowBytes * size_t(j), rowOf(j), x.rowBytes);
+        from = gathered.data();
+      }
+      const int tileStep = n > 8 ? 1 : kStepTiles;
+      for (int t = first; t < last; t += tileStep) step(e, t, std::min(tileStep, last - t), from, x.rowBytes, slots + i, n);
+    }
   }
 }
 
@@ -739,7 +954,9 @@ RunOutput Program::run(const RunInput& in, const std::atomic<bool>& cancelled) {
   out.milliseconds = std::chrono::duration<double, std::milli>(std::chrono::steady_clock::now() - begin).count();
   if (pass.failed) {
     // Codes are string literals: give back the one that matches.
-    throw CoreError(pass.failureCode == "ERR_RUNTIME_NAN" ? "ERR_RUNTIME_NAN" : "ERR_RUNTIME", pass.failureMessage);
+    for (const char* code : {"ERR_RUNTIME_NAN", "ERR_PROGRAM"})
+      if (pass.failureCode == code) throw CoreError(code, pass.failureMessage);
+    throw CoreError("ERR_RUNTIME", pass.failureMessage);
   }
   if (out.finished && in.wantLogits) {
     out.logits.resize(outputs * size_t(spec_.vocab));

@@ -36,8 +36,14 @@ enum class Opcode : int32_t {
   Add = 9,        // a, b, out
   Select = 10,    // in, out                                    rows that want logits move to the front
   LayerNorm = 11, // in, weight, bias (constants), out (float or quantised)  epsilon
+  // A mixture of experts. Slot s of a row belongs to the s-th of the experts that the row chose.
+  Route = 12,       // scores, routes, Gating, normalise          factor of the weights
+  GatedExperts = 13,  // in, routes, gate weight, up weight, out (slots), Activation
+  MatmulExperts = 14, // in (slots), routes, weight, out (slots)
+  SumExperts = 15,  // in (slots), routes, out, accumulate        out (+)= sum over s of weight_s * in_s
 };
-constexpr int kOpcodes = 12;
+constexpr int kOpcodes = 16;
+enum class Gating : int32_t { Softmax = 0, Sigmoid = 1 };
 // Bias, norm and soft cap: 1 + the index of a constant, or 0 for none.
 enum class Finish : int32_t { Scale = 0, Gelu = 1, SoftCap = 2 };  // times factor; gelu; soft-capped
 enum class Activation : int32_t { Silu = 0, Gelu = 1 };
@@ -48,6 +54,7 @@ struct ProgramSpec {
     int32_t quantised;  // 0: float32, 1: QuantisedRow
     int32_t outputs;    // 0: one row per row of the pass, 1: one per wanted output
     int32_t width;      // numbers in a row
+    int32_t slots;      // rows for each of those rows, side by side; 1 but between the operators of a mixture of experts
   };
   std::vector<BufferSpec> buffers;
   std::vector<int32_t> ops;    // kOpInts each
@@ -104,7 +111,7 @@ class Program {
   struct Buffer { uint8_t* data; size_t rowBytes; };
   struct Path;  // per row: where its own past lies
   struct Pass;
-  struct Scratch { std::vector<float> floats; Memory keyBlocks, valueBlocks; };
+  struct Scratch { std::vector<float> floats; Memory keyBlocks, valueBlocks, expertRows; };
 
   void checkOps();
   void checkInput(const RunInput&) const;
@@ -112,6 +119,9 @@ class Program {
   void planChunks(int rows, int outputs);
   int chunksOf(int op, int rows, int outputs) const;
   void execute(Pass&, int op, int chunk, int chunks, int thread);
+  void route(const int32_t* f, float scale, int row);
+  template <class Step>
+  void forExperts(int routes, int rows, int in, int inSlots, int experts, int tiles, int chunk, int chunks, int thread, Step step);
   void matmul(const int32_t* f, float scalar, int rows, int chunk, int chunks);
   void attend(Pass&, const int32_t* f, float scale, int chunk, int chunks, int thread);
   const float* optionalConstant(int32_t field) const { return field == 0 ? nullptr : spec_.constants[size_t(field) - 1].data(); }

@@ -9,6 +9,7 @@ import { olmo2 } from "./olmo2.js";
 import { phi3 } from "./phi3.js";
 import { qwen2 } from "./qwen2.js";
 import { qwen3 } from "./qwen3.js";
+import { qwen3moe } from "./qwen3moe.js";
 import { starcoder2 } from "./starcoder2.js";
 
 /** Every architecture that Outrider runs. */
@@ -16,6 +17,7 @@ export const architectures: readonly Architecture[] = [
   llama,
   qwen2,
   qwen3,
+  qwen3moe,
   gemma2,
   gemma3,
   phi3,

@@ -162,6 +162,53 @@ export function gatedFeedForward(
   return b.matmul(gated, w.matrix("ffn_down.weight", c.width, c.feedForward), { scale: outputScale });
 }
 
+export interface ExpertConfig {
+  readonly count: number;
+  /** How many of them a token uses. */
+  readonly used: number;
+  /** Inner width of one. */
+  readonly feedForward: number;
+}
+
+/** The experts of a model that has some; undefined where it has none. `feedForward`: of a file that does not say. */
+export function readExperts(m: Metadata, feedForward: (used: number) => number): ExpertConfig | undefined {
+  const count = m.integer("expert_count", 0, 65536, 0);
+  if (count === 0) return undefined;
+  const used = m.integer("expert_used_count", 1, Math.min(count, 1024));
+  const width = m.integer("expert_feed_forward_length", 1, 2 ** 22, feedForward(used));
+  if (width % 16 !== 0)
+    throw m.error(
+      "expert_feed_forward_length",
+      `is ${width}, expected a multiple of 16`,
+      "ERR_MODEL_UNSUPPORTED",
+    );
+  const embedding = m.integer("embedding_length", 1, 2 ** 20);
+  if (embedding % 16 !== 0)
+    throw m.error(
+      "embedding_length",
+      `is ${embedding}, experts need a multiple of 16`,
+      "ERR_MODEL_UNSUPPORTED",
+    );
+  return { count, used, feedForward: width };
+}
+
+/** The gated feed-forward parts of the experts that a router chooses, weighed by softmax over the chosen ones. */
+export function expertFeedForward(
+  b: ProgramBuilder,
+  c: DecoderConfig,
+  w: ModelWeights,
+  f: Tensor,
+  { count, used, feedForward }: ExpertConfig,
+): Tensor {
+  const scores = b.matmul(f, w.matrix("ffn_gate_inp.weight", count, c.width));
+  const routes = b.route(scores, { used, gating: "softmax", normalise: true });
+  const gate = w.expertMatrices("ffn_gate_exps.weight", count, feedForward, c.width);
+  const up = w.expertMatrices("ffn_up_exps.weight", count, feedForward, c.width);
+  const down = w.expertMatrices("ffn_down_exps.weight", count, c.width, feedForward);
+  const gated = b.gatedExperts(f, routes, gate, up, feedForward);
+  return b.sumExperts(b.matmulExperts(gated, routes, down, c.width), routes);
+}
+
 /** down(gelu(up(f))), with biases. */
 export function feedForward(b: ProgramBuilder, c: DecoderConfig, w: ModelWeights, f: Tensor): Tensor {
   const up = w.matrix("ffn_up.weight", c.feedForward, c.width);

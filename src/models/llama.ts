@@ -1,14 +1,18 @@
-// The llama family: SmolLM2, Llama 2 and 3, Mistral. Pre-norm transformer blocks with grouped-query attention, rotary
+// The llama family: SmolLM2, Llama 2 and 3, Mistral, Mixtral. Pre-norm transformer blocks with grouped-query attention, rotary
 // positions (pairs interleaved, as llama.cpp's conversion lays them out) and a gated SiLU feed-forward part.
-// Touvron et al., "LLaMA: Open and Efficient Foundation Language Models"; Jiang et al., "Mistral 7B" (the window).
+// Touvron et al., "LLaMA: Open and Efficient Foundation Language Models"; Jiang et al., "Mistral 7B" (the window)
+// and "Mixtral of Experts".
 import type { Architecture } from "./architecture.js";
 import {
   attention,
   type DecoderConfig,
+  type ExpertConfig,
   embedding,
+  expertFeedForward,
   gatedFeedForward,
   logits,
   readDecoder,
+  readExperts,
   readWindow,
   rmsNorm,
 } from "./decoder.js";
@@ -18,6 +22,7 @@ interface LlamaConfig extends DecoderConfig {
   readonly rotary: RotaryConfig;
   /** Positions that a row sees, 0: all. */
   readonly window: number;
+  readonly experts: ExpertConfig | undefined;
 }
 
 export const llama: Architecture<LlamaConfig> = {
@@ -25,7 +30,12 @@ export const llama: Architecture<LlamaConfig> = {
 
   config(m) {
     const decoder = readDecoder(m);
-    return { ...decoder, rotary: readRotary(m, decoder.headDim), window: readWindow(m) };
+    return {
+      ...decoder,
+      rotary: readRotary(m, decoder.headDim),
+      window: readWindow(m),
+      experts: readExperts(m, () => decoder.feedForward),
+    };
   },
 
   program(b, c, w) {
@@ -38,7 +48,10 @@ export const llama: Architecture<LlamaConfig> = {
       const options = { rotary, pairs: "interleaved", bias: "optional", window: c.window } as const;
       x = b.add(x, attention(b, c, layer, i, h, options));
       const f = rmsNorm(b, c, layer, "ffn_norm", x);
-      x = b.add(x, gatedFeedForward(b, c, layer, f));
+      x = b.add(
+        x,
+        c.experts ? expertFeedForward(b, c, layer, f, c.experts) : gatedFeedForward(b, c, layer, f),
+      );
     }
     return logits(b, c, w, rmsNorm(b, c, w, "output_norm", b.selectOutputs(x)));
   },

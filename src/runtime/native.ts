@@ -8,7 +8,7 @@ export type Handle = { readonly __handle: unique symbol };
 
 /** A program as the core takes it; `native/src/program.h` says what the numbers mean. */
 export interface NativeProgramSpec {
-  /** Three numbers a buffer: quantised, one row per output, width. */
+  /** Four numbers a buffer: quantised, one row per output, width, slots. */
   buffers: Int32Array;
   /** Eight numbers an operator: opcode and fields. */
   ops: Int32Array;

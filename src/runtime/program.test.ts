@@ -36,6 +36,6 @@ test("rows whose logits nobody wants stop at the last layer's keys and values", 
   expect(kinds.indexOf(select)).toBeGreaterThan(last);
   for (let i = 0; i < kinds.length; i++) {
     const output = kinds[i] === matmul ? ops[8 * i + 3]! : kinds[i] === gated ? ops[8 * i + 4]! : undefined;
-    if (output !== undefined) expect(buffers[3 * output + 1], `operator ${i}`).toBe(i > last ? 1 : 0);
+    if (output !== undefined) expect(buffers[4 * output + 1], `operator ${i}`).toBe(i > last ? 1 : 0);
   }
 });

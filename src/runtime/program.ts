@@ -16,6 +16,8 @@ export interface Tensor {
   readonly label: string;
   readonly width: number;
   readonly perOutput: boolean;
+  /** Rows for each row, side by side: one for each expert that it uses. Default 1. */
+  readonly slots?: number;
   /** 8-bit rows with a scale per 32 numbers, as products with quantised weights read them. */
   readonly quantised?: boolean;
 }
@@ -33,6 +35,10 @@ const opcodes = {
   add: 9,
   select: 10,
   layerNorm: 11,
+  route: 12,
+  gatedExperts: 13,
+  matmulExperts: 14,
+  sumExperts: 15,
 } as const;
 const opInts = 8;
 
@@ -49,6 +55,16 @@ export interface Finish {
   /** cap * tanh(x / cap) */
   readonly softCap?: number | undefined;
 }
+
+export interface Routing {
+  /** How many experts a row uses. */
+  readonly used: number;
+  readonly gating: keyof typeof gatings;
+  /** Whether the chosen experts' weights are divided by their sum. */
+  readonly normalise: boolean;
+  readonly scale?: number;
+}
+const gatings = { softmax: 0, sigmoid: 1 } as const;
 
 export interface RopeShape {
   readonly heads: number;
@@ -156,13 +172,49 @@ export class ProgramBuilder {
   gated(x: Tensor, gate: Weight, up: Weight, activation: Activation = "silu"): Tensor {
     same("gated", "x's width", x.width, `${gate.name}'s columns`, gate.columns);
     same("gated", `${gate.name}'s rows`, gate.rows, `${up.name}'s rows`, up.rows);
-    if (gate.blockQuantised !== up.blockQuantised)
-      throw new OutriderError(
-        "ERR_MODEL_UNSUPPORTED",
-        `gated: ${gate.name} is ${gate.type} and ${up.name} is ${up.type}: both must be quantised or neither`,
-      );
+    sameKind("gated", gate, up);
     const out = this.#tensor("gated", gate.rows, x.perOutput);
     return this.#push("gated", [x], out, () => [x, gate, up, out, activations[activation]]);
+  }
+
+  /**
+   * The experts with the highest scores (ties: the lowest number) and their weights. scores: [rows, experts]; gives
+   * [rows, weights of the used experts, then their numbers].
+   */
+  route(scores: Tensor, { used, gating, normalise, scale = 1 }: Routing): Tensor {
+    if (used > scores.width) fail("route", `${used} experts are used of ${scores.width}`);
+    const out = this.#tensor("route", 2 * used, scores.perOutput);
+    const fields = [scores, out, gatings[gating], normalise ? 1 : 0];
+    return this.#push("route", [scores], out, () => fields, scale);
+  }
+
+  /** activation(x gateᵀ) * (x upᵀ) for each expert that a row uses. Weights: [experts * inner width, x's width] */
+  gatedExperts(
+    x: Tensor,
+    routes: Tensor,
+    gate: Weight,
+    up: Weight,
+    width: number,
+    activation: Activation = "silu",
+  ): Tensor {
+    sameKind("gatedExperts", gate, up);
+    same("gatedExperts", "x's width", x.width, `${gate.name}'s columns`, gate.columns);
+    const out = { ...this.#tensor("gatedExperts", width, x.perOutput), slots: routes.width / 2 };
+    const fields = [x, routes, gate, up, out, activations[activation]];
+    return this.#push("gatedExperts", [x, routes], out, () => fields);
+  }
+
+  /** x weightᵀ, slot by slot with the weights of the slot's expert. weight: [experts * width, x's width] */
+  matmulExperts(x: Tensor, routes: Tensor, weight: Weight, width: number): Tensor {
+    same("matmulExperts", "x's width", x.width, `${weight.name}'s columns`, weight.columns);
+    const out = { ...this.#tensor("matmulExperts", width, x.perOutput), slots: routes.width / 2 };
+    return this.#push("matmulExperts", [x, routes], out, () => [x, routes, weight, out]);
+  }
+
+  /** The slots of each row, weighed and added up in order. */
+  sumExperts(x: Tensor, routes: Tensor): Tensor {
+    const out = this.#tensor("sumExperts", x.width, x.perOutput);
+    return this.#push("sumExperts", [x, routes], out, () => [x, routes, out, 0]);
   }
 
   /** Cosines and sines of position * frequency, times magnitude. frequencies: [rotary dimensions / 2] */
@@ -284,7 +336,7 @@ function lower(source: readonly Operation[], logits: Tensor, precise: boolean): 
   const buffers: number[] = [];
   const free = new Map<string, number[]>();
   const assigned = new Map<Tensor, number>();
-  const shape = (t: Tensor) => [t.quantised ? 1 : 0, t.perOutput ? 1 : 0, t.width];
+  const shape = (t: Tensor) => [t.quantised ? 1 : 0, t.perOutput ? 1 : 0, t.width, t.slots ?? 1];
   const weights: Weight[] = [];
   const constants: Float32Array[] = [];
   const indexIn = <T>(list: T[], item: T) => (list.includes(item) ? list.indexOf(item) : list.push(item) - 1);
@@ -293,7 +345,7 @@ function lower(source: readonly Operation[], logits: Tensor, precise: boolean): 
     if (op.output && !assigned.has(home(op.output))) {
       const key = shape(op.output).join();
       const reused = free.get(key)?.pop();
-      assigned.set(home(op.output), reused ?? buffers.length / 3);
+      assigned.set(home(op.output), reused ?? buffers.length / 4);
       if (reused === undefined) buffers.push(...shape(op.output));
     }
     const numbers = op.fields.map((f) => {
@@ -326,7 +378,17 @@ function lower(source: readonly Operation[], logits: Tensor, precise: boolean): 
 }
 
 /** Operators whose output row depends on the same row of their inputs only. */
-const rowLocal: ReadonlySet<Operation["kind"]> = new Set(["rmsNorm", "layerNorm", "matmul", "gated", "add"]);
+const rowLocal: ReadonlySet<Operation["kind"]> = new Set([
+  "rmsNorm",
+  "layerNorm",
+  "matmul",
+  "gated",
+  "add",
+  "route",
+  "gatedExperts",
+  "matmulExperts",
+  "sumExperts",
+]);
 
 /**
  * Rows whose logits nobody wants are dropped as soon as no other row needs them, not at the end: a prompt's rows stop
@@ -366,7 +428,7 @@ function selectEarly(source: readonly Operation[]): Operation[] {
 }
 
 /** Operators that can add to their output, and where their records say so (all in the same field). */
-const accumulating: readonly string[] = ["matmul", "rmsNorm"];
+const accumulating: readonly string[] = ["matmul", "rmsNorm", "sumExperts"];
 const accumulateField = 3;
 
 /** add(x, matmul(h, w)) becomes a product that accumulates into x, where x is not needed any more. Norms likewise. */
@@ -379,13 +441,13 @@ function addInPlace(operations: Operation[]): Operation[] {
     const at = operations.findIndex((o) => o.output === product);
     const producer = operations[at];
     if (!producer || !accumulating.includes(producer.kind) || uses(product).length !== 1) return;
-    const h = producer.inputs[0]!;
+    const h = producer.inputs;
     const made = operations.findIndex((o) => o.output === x);
-    if (h === x || made > at || uses(x).some((u) => u > at && u !== i)) return;
+    if (h.includes(x) || made > at || uses(x).some((u) => u > at && u !== i)) return;
     const output = op.output as Tensor;
     operations[at] = {
       ...producer,
-      inputs: [h, x],
+      inputs: [...h, x],
       output,
       fields: producer.fields.map((f) => (f === product ? output : f)),
       inPlace: x,
@@ -396,13 +458,15 @@ function addInPlace(operations: Operation[]): Operation[] {
   return operations.filter((op) => !absorbed.has(op));
 }
 
+const products: readonly string[] = ["matmul", "gated", "gatedExperts", "matmulExperts"];
+
 /** Products with block-quantised weights read quantised rows; a norm that feeds nothing else writes them itself. */
 function quantiseInputs(operations: readonly Operation[], logits: Tensor, precise: boolean): Operation[] {
   if (precise) return [...operations];
   const wants = (op: Operation, t: Tensor) =>
-    (op.kind === "matmul" || op.kind === "gated") &&
+    products.includes(op.kind) &&
     op.fields[0] === t &&
-    (op.fields[1] as Weight).blockQuantised;
+    (op.fields.find((f) => f instanceof Owned) as Weight).blockQuantised;
   const quantised = new Map<Tensor, Tensor>();
   const lowered: Operation[] = [];
   for (const op of operations) {
@@ -428,6 +492,14 @@ function quantiseInputs(operations: readonly Operation[], logits: Tensor, precis
 function replaceInput(op: Operation, from: Tensor, to: Tensor): Operation {
   const swap = <T>(x: T) => ((x as unknown) === from ? (to as T) : x);
   return { ...op, inputs: op.inputs.map(swap), fields: op.fields.map(swap) };
+}
+
+function sameKind(operation: string, gate: Weight, up: Weight): void {
+  if (gate.blockQuantised === up.blockQuantised) return;
+  throw new OutriderError(
+    "ERR_MODEL_UNSUPPORTED",
+    `${operation}: ${gate.name} is ${gate.type} and ${up.name} is ${up.type}: both must be quantised or neither`,
+  );
 }
 
 function same(operation: string, left: string, a: number, right: string, b: number): void {

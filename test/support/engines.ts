@@ -3,6 +3,7 @@ import { Engine, type EngineOptions } from "../../src/engine/engine.js";
 import type { Sampling } from "../../src/engine/sampling.js";
 import type { Sequence } from "../../src/engine/sequence.js";
 import { openModelSource } from "../../src/weights/open-model-source.js";
+import type { Quantization } from "../../src/weights/quantise.js";
 
 const root = path.resolve(import.meta.dirname, "../..");
 
@@ -17,8 +18,12 @@ export const goldenFolder = path.join(root, "test/goldens/arch");
 
 export const goldenModel = (name: string) => path.join(goldenFolder, `${name}.gguf`);
 
-export async function loadEngine(file: string, options: EngineOptions = {}): Promise<Engine> {
-  await using source = await openModelSource(file);
+export async function loadEngine(
+  file: string,
+  options: EngineOptions = {},
+  quantize?: Quantization,
+): Promise<Engine> {
+  await using source = await openModelSource(file, quantize);
   return await Engine.load(source, options);
 }
 
