@@ -8,6 +8,7 @@ export {
   Model,
   type ModelInfo,
   type Prompt,
+  type PromptOptions,
 } from "./api/model.js";
 export type { ScoreOptions, ScoreResult } from "./api/score.js";
 export type { PassTrace } from "./decoding/decode.js";
@@ -18,5 +19,13 @@ export type { SamplingOptions } from "./engine/sampling.js";
 export { type ErrorCode, OutriderError } from "./errors.js";
 export type { DownloadProgress } from "./hub/pull.js";
 export type { InstructionSet } from "./runtime/core.js";
-export type { ChatMessage } from "./text/chat-template.js";
+export type { ChatMessage, TextPart } from "./text/chat-template.js";
+export {
+  type AnswerOptions,
+  AnswerParser,
+  type AnswerPart,
+  endsInReasoning,
+  type ToolCall,
+  type ToolCallFormat,
+} from "./text/tool-calls.js";
 export type { Quantization } from "./weights/quantise.js";

@@ -12,10 +12,18 @@ import { resolveSampling, type Sampling, type SamplingOptions } from "../engine/
 import type { Sequence } from "../engine/sequence.js";
 import { OutriderError, quote } from "../errors.js";
 import type { ModelConfig } from "../models/architecture.js";
-import { type ChatMessage, ChatTemplate, encodeChat } from "../text/chat-template.js";
+import {
+  type ChatMessage,
+  ChatTemplate,
+  checkMessages,
+  encodeChat,
+  messageText,
+} from "../text/chat-template.js";
+import { fallbackTemplate } from "../text/fallback-template.js";
 import { TextStream } from "../text/text-stream.js";
 import { type Tokenizer, tokenizerFromMetadata } from "../text/tokenizer.js";
 import { tokenizerFromJson } from "../text/tokenizer-json.js";
+import { answerMarks, type ToolCallFormat, toolCallFormat } from "../text/tool-calls.js";
 import type { ModelSource } from "../weights/model-source.js";
 import { openModelSource } from "../weights/open-model-source.js";
 import type { Quantization } from "../weights/quantise.js";
@@ -66,6 +74,15 @@ export interface GenerateOptions extends SamplingOptions {
   readonly system?: string | undefined;
   /** Take the prompt as it is: no chat template. */
   readonly raw?: boolean | undefined;
+  /**
+   * Descriptions of the tools that the model may call, at most 128: `{ type: "function", function: { name,
+   * description, parameters } }`, the latter a JSON schema. An `AnswerParser` finds the calls in the answer's text.
+   */
+  readonly tools?: readonly object[] | undefined;
+  /** Whether a model that can think before it answers does; default: as its template has it. */
+  readonly thinking?: boolean | undefined;
+  /** More variables of the model's chat template, JSON values. */
+  readonly templateOptions?: Readonly<Record<string, unknown>> | undefined;
   /** The text ends before the first of these strings; they may span tokens. At most 16 of at most 256 bytes. */
   readonly stop?: string | readonly string[] | undefined;
   /** Give the `top` most likely tokens beside every token, 0 (default) to 64. */
@@ -116,6 +133,11 @@ interface Resolved {
 const usualAnswer = 1024;
 // No ordinary text has more characters a token than this.
 const charactersPerToken = 8;
+
+export type PromptOptions = Pick<
+  GenerateOptions,
+  "raw" | "system" | "tools" | "thinking" | "templateOptions" | "signal"
+>;
 
 export type Prompt = string | readonly ChatMessage[] | readonly number[];
 
@@ -171,20 +193,26 @@ export class Model implements AsyncDisposable {
   readonly info: ModelInfo;
   readonly tokenizer: Tokenizer;
   readonly #engine: Engine;
-  readonly #template: ChatTemplate | undefined;
+  /** How the model writes calls of tools. */
+  readonly toolCallFormat: ToolCallFormat;
+  readonly #template: ChatTemplate;
+  /** Control tokens that are written out in answers where there are tools. */
+  readonly #marks: ReadonlySet<number>;
   readonly #costs: CostModel;
   readonly #memory = new DraftMemory();
   #draft: { model: Model; owned: boolean } | undefined;
 
-  private constructor(
-    engine: Engine,
-    tokenizer: Tokenizer,
-    template: ChatTemplate | undefined,
-    info: ModelInfo,
-  ) {
+  private constructor(engine: Engine, tokenizer: Tokenizer, template: ChatTemplate, info: ModelInfo) {
     this.#engine = engine;
     this.tokenizer = tokenizer;
     this.#template = template;
+    this.toolCallFormat = toolCallFormat([...template.sources.values()].join("\n"));
+    this.#marks = new Set(
+      answerMarks.flatMap((mark) => {
+        const [id, ...more] = tokenizer.encode(mark, { special: true });
+        return id !== undefined && more.length === 0 && tokenizer.isControl(id) ? [id] : [];
+      }),
+    );
     this.info = info;
     const { layers, numKvHeads, headDim, width } = info.config;
     const kvBytes = layers * numKvHeads * headDim * (info.precise ? 8 : 4);
@@ -195,8 +223,8 @@ export class Model implements AsyncDisposable {
   static async open(file: string, options: LoadOptions, source = file): Promise<Model> {
     await using weights = await openModelSource(file, options.quantize);
     const tokenizer = openTokenizer(weights);
-    const template =
-      tokenizer.chatTemplate === undefined ? undefined : new ChatTemplate(tokenizer.chatTemplate);
+    const fallback = tokenizer.chatTemplates.size === 0 ? fallbackTemplate(tokenizer) : undefined;
+    const template = new ChatTemplate(fallback?.template ?? tokenizer.chatTemplates);
     try {
       const engine = await Engine.load(weights, options);
       if (tokenizer.vocabSize > engine.config.vocab) {
@@ -217,10 +245,10 @@ export class Model implements AsyncDisposable {
         instructionSet: engine.core.instructionSet,
         memory: engine.memory,
         precise: options.precise ?? false,
-        warnings: tokenizer.warnings,
+        warnings: fallback === undefined ? tokenizer.warnings : [...tokenizer.warnings, fallback.warning],
       });
     } catch (error) {
-      template?.close();
+      template.close();
       throw error;
     }
   }
@@ -321,12 +349,10 @@ export class Model implements AsyncDisposable {
   }
 
   /** The token ids that `generate` would start from. */
-  async promptTokens(
-    prompt: Prompt,
-    options: Pick<GenerateOptions, "raw" | "system"> = {},
-  ): Promise<readonly number[]> {
+  async promptTokens(prompt: Prompt, options: PromptOptions = {}): Promise<readonly number[]> {
+    const { signal } = options;
     if (typeof prompt === "string" && options.raw) {
-      const ids = this.tokenizer.encode(prompt, { special: true });
+      const ids = await this.tokenizer.encodeAsync(prompt, { special: true, signal });
       const { bosId, addBos } = this.tokenizer;
       return addBos && bosId !== undefined && ids[0] !== bosId ? [bosId, ...ids] : ids;
     }
@@ -334,23 +360,26 @@ export class Model implements AsyncDisposable {
       return checkTokens("prompt", prompt, this.info.config.vocab);
     const messages: readonly ChatMessage[] =
       typeof prompt === "string" ? [{ role: "user", content: prompt }] : (prompt as readonly ChatMessage[]);
-    if (!this.#template)
-      throw new OutriderError(
-        "ERR_TEMPLATE",
-        `${this.info.file} has no chat template; generate with raw: true (--raw) instead`,
-      );
     // Far too long text is refused for what it is, before the template's own limit on its output meets it.
-    const characters = messages.reduce((sum, message) => sum + (message?.content?.length ?? 0), 0);
+    checkMessages(messages);
+    const characters = messages.reduce((sum, message) => sum + messageText(message).length, 0);
     if (characters > charactersPerToken * this.info.context) {
-      const tokens = messages.reduce(
-        (sum, { content }) => sum + this.tokenizer.encode(String(content)).length,
-        0,
-      );
+      let tokens = 0;
+      for (const message of messages)
+        tokens += (await this.tokenizer.encodeAsync(messageText(message), { signal })).length;
       if (tokens > this.info.context) throw this.#tooLong(tokens);
     }
     const system = options.system === undefined ? [] : [{ role: "system" as const, content: options.system }];
     return encodeChat(this.tokenizer, this.#template, [...system, ...messages], {
-      addGenerationPrompt: true,
+      tools: options.tools,
+      variables: {
+        // Qwen's and SmolLM's name, and Granite's and DeepSeek's.
+        ...(options.thinking === undefined
+          ? {}
+          : { enable_thinking: options.thinking, thinking: options.thinking }),
+        ...options.templateOptions,
+      },
+      signal,
     });
   }
 
@@ -370,7 +399,7 @@ export class Model implements AsyncDisposable {
 
   /** Waits for the running pass, then frees everything. A second call is harmless. */
   async close(): Promise<void> {
-    this.#template?.close();
+    this.#template.close();
     await this.#engine[Symbol.asyncDispose]();
     if (this.#draft?.owned) await this.#draft.model.close();
   }
@@ -431,7 +460,10 @@ export class Model implements AsyncDisposable {
     if (promptTokens.length > this.info.context) throw this.#tooLong(promptTokens.length);
     const sampling = { ...resolved.sampling, promptLength: promptTokens.length };
     const { stats } = result;
-    const text = new TextStream(this.tokenizer, { stops: resolved.stop });
+    const text = new TextStream(this.tokenizer, {
+      stops: resolved.stop,
+      visible: options.tools?.length ? this.#marks : undefined,
+    });
     result.promptTokens = promptTokens;
     const started = performance.now();
     const positions = promptTokens.length + Math.min(resolved.maxTokens, usualAnswer);

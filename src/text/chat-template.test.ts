@@ -237,7 +237,19 @@ describe("bad messages", () => {
     ["no role", [{ content: "" }], "messages[0].role"],
     ["content null", [{ role: "user", content: null }], "messages[0].content"],
     ["content a number", [{ role: "user", content: 7 }], "messages[0].content"],
-    ["content an array", [{ role: "user", content: [{ type: "text", text: "x" }] }], "messages[0].content"],
+    [
+      "a part that is a picture",
+      [{ role: "user", content: [{ type: "text", text: "x" }, { type: "image" }] }],
+      "messages[0].content[1].type",
+    ],
+    ["a part without text", [{ role: "user", content: [{ type: "text" }] }], "messages[0].content[0].text"],
+    ["a name of no text", [{ role: "tool", content: "", name: 7 }], "messages[0].name"],
+    ["a call by the user", [{ role: "user", content: "", toolCalls: [] }], "messages[0].toolCalls"],
+    [
+      "a call without arguments",
+      [user("a"), { role: "assistant", content: "", toolCalls: [{ id: "1", name: "f" }] }],
+      "messages[1].toolCalls[0].arguments",
+    ],
   ])("%s", async (_name, messages, param) => {
     const template = chatTemplate("");
     const wanted = { code: "ERR_BAD_REQUEST", param, message: expect.stringContaining(param) };
@@ -251,7 +263,7 @@ describe("bad messages", () => {
     const template = chatTemplate("");
     const round: unknown[] = [];
     round.push(round);
-    for (const tools of [[1n], round]) {
+    for (const tools of [[{ a: 1n }], [{ round }]]) {
       await expect(encodeChat(smollm, template, [user("a")], { tools })).rejects.toMatchObject({
         code: "ERR_BAD_REQUEST",
         param: "tools",

@@ -1,15 +1,40 @@
 import { createRequire } from "node:module";
 import { Worker } from "node:worker_threads";
 import { OutriderError, quote } from "../errors.js";
-import { type TemplateReply, type TemplateWorkerData, templateWorkerSource } from "./template-worker.js";
+import {
+  type TemplateReply,
+  type TemplateRequest,
+  type TemplateWorkerData,
+  templateWorkerSource,
+} from "./template-worker.js";
 import type { Tokenizer } from "./tokenizer.js";
+import type { ToolCall } from "./tool-calls.js";
 
 const roles = ["system", "user", "assistant", "tool"] as const;
+
+/** A piece of a message; several are one text. */
+export interface TextPart {
+  readonly type: "text";
+  readonly text: string;
+}
 
 /** One turn of a conversation. */
 export interface ChatMessage {
   readonly role: (typeof roles)[number];
-  readonly content: string;
+  /** "" for an assistant that only called tools. */
+  readonly content: string | readonly TextPart[];
+  /** What an assistant called. */
+  readonly toolCalls?: readonly ToolCall[];
+  /** What an assistant thought before; most templates leave out all but the last. */
+  readonly reasoning?: string;
+  /** Which call the content of a tool's message is the result of, and the tool's name. */
+  readonly toolCallId?: string;
+  readonly name?: string;
+}
+
+/** The text of a message. */
+export function messageText({ content }: ChatMessage): string {
+  return typeof content === "string" ? content : content.map(({ text }) => text).join("");
 }
 
 /** What a chat template is rendered from. */
@@ -27,6 +52,9 @@ export interface TemplateInput {
   readonly variables?: Readonly<Record<string, unknown>>;
 }
 
+/** A model's templates by name. */
+export type TemplateSources = ReadonlyMap<string, string>;
+
 export interface TemplateLimits {
   /** Most characters (UTF-16 units) in the result, and in what it is made from: give 8 × context. Default 2^20. */
   readonly outputLength?: number;
@@ -35,6 +63,7 @@ export interface TemplateLimits {
 }
 
 const MAX_MESSAGES = 4096;
+const MAX_TOOLS = 128;
 const MAX_TEMPLATE_BYTES = 256 * 1024;
 const DEFAULT_OUTPUT_LENGTH = 1 << 20;
 const DEFAULT_TIME_MS = 1000;
@@ -56,7 +85,7 @@ interface Renderer {
  * the process alive. `close` when done.
  */
 export class ChatTemplate {
-  readonly source: string;
+  readonly sources: TemplateSources;
   readonly #outputLength: number;
   readonly #timeMs: number;
   #renderer: Renderer | undefined;
@@ -64,16 +93,19 @@ export class ChatTemplate {
   #turn: Promise<unknown> = Promise.resolve();
   #closed = false;
 
-  /** Throws ERR_TEMPLATE_LIMIT for a source of more than 256 KB. Errors in the source come with `render`. */
-  constructor(source: string, limits: TemplateLimits = {}) {
-    const bytes = Buffer.byteLength(source);
+  /**
+   * @param sources one template, or several by name: `tool_use` is taken where there are tools, else `default`
+   * Throws ERR_TEMPLATE_LIMIT for more than 256 KB. Errors in a source come with `render`.
+   */
+  constructor(sources: string | TemplateSources, limits: TemplateLimits = {}) {
+    this.sources = typeof sources === "string" ? new Map([["default", sources]]) : sources;
+    const bytes = [...this.sources.values()].reduce((sum, source) => sum + Buffer.byteLength(source), 0);
     if (bytes > MAX_TEMPLATE_BYTES) {
       throw new OutriderError(
         "ERR_TEMPLATE_LIMIT",
         `the chat template has ${bytes} bytes, at most ${MAX_TEMPLATE_BYTES} are allowed`,
       );
     }
-    this.source = source;
     this.#outputLength = limits.outputLength ?? DEFAULT_OUTPUT_LENGTH;
     this.#timeMs = limits.timeMs ?? DEFAULT_TIME_MS;
     this.#renderer = this.#start();
@@ -86,8 +118,9 @@ export class ChatTemplate {
    */
   async render(input: TemplateInput): Promise<string> {
     checkMessages(input.messages);
-    const variables = this.#variables(input);
-    const rendered = this.#turn.then(() => this.#render(variables));
+    const name = this.#name(input.tools);
+    const variables = this.#variables(input, this.sources.get(name)!);
+    const rendered = this.#turn.then(() => this.#render({ name, variables }));
     this.#turn = rendered.catch(() => {});
     return rendered;
   }
@@ -99,11 +132,23 @@ export class ChatTemplate {
     this.#renderer = undefined;
   }
 
+  /** Which template is taken. */
+  #name(tools: readonly unknown[] | undefined): string {
+    const wanted =
+      tools !== undefined && tools.length > 0 && this.sources.has("tool_use") ? "tool_use" : "default";
+    const name = this.sources.has(wanted) ? wanted : [...this.sources.keys()][0];
+    if (name === undefined) throw new OutriderError("ERR_TEMPLATE", "the model has no chat template");
+    return name;
+  }
+
   /** The template's variables as JSON: nothing but data can reach the worker. */
-  #variables(input: TemplateInput): string {
+  #variables(input: TemplateInput, source: string): string {
     const { messages, tools = null, variables = {} } = input;
-    const extra = toJson({ tools, variables }).length;
-    const length = messages.reduce((sum, { content }) => sum + content.length, extra);
+    const extra = toJson({ tools, variables, calls: messages.map(({ toolCalls }) => toolCalls) }).length;
+    const length = messages.reduce(
+      (sum, message) => sum + messageText(message).length + (message.reasoning?.length ?? 0),
+      extra,
+    );
     if (length > this.#outputLength) {
       throw new OutriderError(
         "ERR_TEMPLATE_LIMIT",
@@ -113,17 +158,17 @@ export class ChatTemplate {
     }
     return JSON.stringify({
       ...variables,
-      messages: messages.map(({ role, content }) => ({ role, content })),
+      messages: messages.map(messageForm(source)),
       add_generation_prompt: input.addGenerationPrompt,
       bos_token: input.bosToken,
       eos_token: input.eosToken,
       // Templates are tested where these are None, not undefined.
-      tools,
+      tools: tools?.length === 0 ? null : tools,
       documents: null,
     });
   }
 
-  async #render(variables: string): Promise<string> {
+  async #render(request: TemplateRequest): Promise<string> {
     if (this.#closed) throw disposed();
     this.#renderer ??= this.#start();
     const { worker, online, gone } = this.#renderer;
@@ -133,7 +178,7 @@ export class ChatTemplate {
     const late = online.then(
       () =>
         new Promise<OutriderError>((resolve) => {
-          worker.postMessage(variables);
+          worker.postMessage(request);
           // If this thread was busy the answer may be here when the time is up: let it be read first.
           timer = setTimeout(
             () => setImmediate(resolve, limitError(`it takes more than ${this.#timeMs} ms`)),
@@ -161,7 +206,7 @@ export class ChatTemplate {
   #start(): Renderer {
     const workerData: TemplateWorkerData = {
       library: jinjaLibrary,
-      source: this.source,
+      sources: Object.fromEntries(this.sources),
       maxLength: this.#outputLength,
     };
     const worker = new Worker(templateWorkerSource, {
@@ -208,25 +253,60 @@ function disposed(): OutriderError {
 }
 
 /**
+ * How a template wants a message. Templates were written against two habits of the chat APIs: an assistant's content
+ * beside tool calls is null or "", the arguments of a call are an object or its JSON.
+ */
+function messageForm(source: string): (message: ChatMessage) => Record<string, unknown> {
+  const nullContent = /content['"]?\]? is (?:not )?none/.test(source);
+  const textArguments = /[+~]\s*[\w.['"\]]+\barguments['"]?\]?\s*[+~]/.test(source);
+  return (message) => {
+    const { role, toolCalls, reasoning, toolCallId, name } = message;
+    const text = messageText(message);
+    const calls = toolCalls !== undefined && toolCalls.length > 0;
+    return {
+      role,
+      content: text === "" && calls && nullContent ? null : text,
+      ...(reasoning === undefined ? {} : { reasoning_content: reasoning }),
+      ...(toolCallId === undefined ? {} : { tool_call_id: toolCallId }),
+      ...(name === undefined ? {} : { name }),
+      ...(calls
+        ? {
+            tool_calls: toolCalls.map(({ id, name, arguments: given }) => ({
+              id,
+              type: "function",
+              function: { name, arguments: textArguments ? JSON.stringify(given) : given },
+            })),
+          }
+        : {}),
+    };
+  };
+}
+
+export interface ChatOptions {
+  /** Whether the text ends where the assistant's answer begins. Default true. */
+  readonly addGenerationPrompt?: boolean;
+  /** JSON descriptions of the tools that the model may call, as its template expects them; most: as OpenAI's. */
+  readonly tools?: readonly unknown[];
+  /** More variables of the template; JSON values. */
+  readonly variables?: Readonly<Record<string, unknown>>;
+  readonly signal?: AbortSignal;
+}
+
+/**
  * The prompt of a conversation as token ids. Control tokens come from the template alone: where a message, a tool or
  * a variable spells one (`<|im_end|>`), the letters are encoded as text. BOS is added if the tokenizer wants it and
- * the template did not write it.
+ * the template did not write it. A system message goes before the first user's text where the template refuses it.
  *
- * `template` undefined is ERR_TEMPLATE: turns joined in a form that the model never saw give bad answers without
- * saying why. Rejects as `ChatTemplate.render` does.
+ * `template` undefined is ERR_TEMPLATE. Rejects as `ChatTemplate.render` does, and with ERR_ABORTED.
  */
 export async function encodeChat(
   tokenizer: Tokenizer,
   template: ChatTemplate | undefined,
   messages: readonly ChatMessage[],
-  options: {
-    /** Default true. */
-    addGenerationPrompt?: boolean;
-    tools?: readonly unknown[];
-    variables?: Readonly<Record<string, unknown>>;
-  } = {},
+  options: ChatOptions = {},
 ): Promise<number[]> {
   checkMessages(messages);
+  checkTools(options.tools);
   if (template === undefined) {
     throw new OutriderError(
       "ERR_TEMPLATE",
@@ -234,19 +314,34 @@ export async function encodeChat(
     );
   }
   const { bosId, eosId, controlTokens } = tokenizer;
-  const mark = unusedMark([template.source, ...messages.map(({ content }) => content)], options);
+  const { tools, variables, signal } = options;
+  const mark = unusedMark([...template.sources.values(), toJson({ messages, tools, variables })]);
   const guard = (text: string) => controlTokens.guard(text, mark);
-  const rendered = await template.render({
-    messages: messages.map(({ role, content }) => ({ role, content: guard(content) })),
-    addGenerationPrompt: options.addGenerationPrompt ?? true,
-    bosToken: bosId === undefined ? "" : tokenizer.text(bosId),
-    eosToken: eosId === undefined ? "" : tokenizer.text(eosId),
-    tools: guardStrings(options.tools, guard),
-    variables: guardStrings(options.variables, guard),
+  const render = (turns: readonly ChatMessage[]) =>
+    template.render({
+      messages: turns.map(({ role, ...said }) => ({ role, ...guardStrings(said, guard, keptKeys) })),
+      addGenerationPrompt: options.addGenerationPrompt ?? true,
+      bosToken: bosId === undefined ? "" : tokenizer.text(bosId),
+      eosToken: eosId === undefined ? "" : tokenizer.text(eosId),
+      tools: guardStrings(tools, guard),
+      variables: guardStrings(variables, guard),
+    });
+  const rendered = await render(messages).catch((error: unknown) => {
+    const merged = withoutSystem(messages);
+    const refused =
+      error instanceof OutriderError && error.code === "ERR_TEMPLATE" && /system/i.test(error.message);
+    if (merged === undefined || !refused) throw error;
+    return render(merged);
   });
-  const ids = await tokenizer.encodeAsync(rendered, { special: true, mark });
+  const ids = await tokenizer.encodeAsync(rendered, { special: true, mark, signal });
   if (tokenizer.addBos && bosId !== undefined && ids[0] !== bosId) ids.unshift(bosId);
   return ids;
+}
+
+/** The messages with the system's text before the user's that follows it; undefined if there is none. */
+function withoutSystem([system, user, ...rest]: readonly ChatMessage[]): ChatMessage[] | undefined {
+  if (system?.role !== "system" || user?.role !== "user") return undefined;
+  return [{ ...user, content: `${messageText(system)}\n\n${messageText(user)}` }, ...rest];
 }
 
 function toJson(value: unknown): string {
@@ -261,8 +356,8 @@ function toJson(value: unknown): string {
 }
 
 /** A private-use character that occurs nowhere in these. */
-function unusedMark(texts: readonly string[], options: unknown): string {
-  const used = new Set([...texts, toJson(options)].flatMap((text) => text.match(/[\ue000-\uf8ff]/g) ?? []));
+function unusedMark(texts: readonly string[]): string {
+  const used = new Set(texts.flatMap((text) => text.match(/[\ue000-\uf8ff]/g) ?? []));
   for (let unit = 0xf8ff; unit >= 0xe000; unit--) {
     const mark = String.fromCharCode(unit);
     if (!used.has(mark)) return mark;
@@ -276,38 +371,112 @@ function unusedMark(texts: readonly string[], options: unknown): string {
   );
 }
 
-/** A copy of a JSON value with every string changed, the names of fields in it as well. */
-function guardStrings<T>(value: T, guard: (text: string) => string): T;
-function guardStrings(value: unknown, guard: (text: string) => string): unknown {
+/** Names of fields that this code reads. */
+const keptKeys = [
+  "content",
+  "type",
+  "text",
+  "toolCalls",
+  "id",
+  "name",
+  "arguments",
+  "reasoning",
+  "toolCallId",
+];
+
+/** A copy of a JSON value with every string changed, the names of fields in it as well, but for those `kept`. */
+function guardStrings<T>(value: T, guard: (text: string) => string, kept?: readonly string[]): T;
+function guardStrings(
+  value: unknown,
+  guard: (text: string) => string,
+  kept: readonly string[] = [],
+): unknown {
   if (typeof value === "string") return guard(value);
-  if (Array.isArray(value)) return value.map((item) => guardStrings(item, guard));
+  if (Array.isArray(value)) return value.map((item) => guardStrings(item, guard, kept));
   if (typeof value !== "object" || value === null) return value;
   return Object.fromEntries(
-    Object.entries(value).map(([key, item]) => [guard(key), guardStrings(item, guard)]),
+    Object.entries(value).map(([key, item]) => [
+      kept.includes(key) ? key : guard(key),
+      guardStrings(item, guard, kept),
+    ]),
   );
 }
 
 /** Throws ERR_BAD_REQUEST with `param` for messages that are not 1 to 4096 of a known role and text. */
-function checkMessages(messages: readonly ChatMessage[]): void {
+export function checkMessages(messages: readonly ChatMessage[]): void {
   if (!Array.isArray(messages)) throw badMessage("messages", "must be an array");
   if (messages.length === 0) throw badMessage("messages", "is empty; at least one message is needed");
   if (messages.length > MAX_MESSAGES) {
     throw badMessage("messages", `has ${messages.length} messages, at most ${MAX_MESSAGES} are allowed`);
   }
   messages.forEach((message: unknown, i) => {
+    const at = `messages[${i}]`;
     if (typeof message !== "object" || message === null) {
-      throw badMessage(`messages[${i}]`, "must be an object with role and content");
+      throw badMessage(at, "must be an object with role and content");
     }
-    const { role, content } = message as Record<string, unknown>;
+    const { role, content, ...rest } = message as Record<string, unknown>;
     if (!roles.some((known) => known === role)) {
-      const found = typeof role === "string" ? quote(role) : role === null ? "null" : typeof role;
-      throw badMessage(`messages[${i}].role`, `is ${found}, expected ${roles.join(", ")}`);
+      const found = typeof role === "string" ? quote(role) : kindOf(role);
+      throw badMessage(`${at}.role`, `is ${found}, expected ${roles.join(", ")}`);
     }
-    if (typeof content !== "string") {
-      const found = content === null ? "null" : Array.isArray(content) ? "an array" : typeof content;
-      throw badMessage(`messages[${i}].content`, `is ${found}, expected a string`);
+    if (Array.isArray(content)) {
+      for (const [j, part] of content.entries()) checkPart(part, `${at}.content[${j}]`);
+    } else if (typeof content !== "string") {
+      throw badMessage(`${at}.content`, `is ${kindOf(content)}, expected a string or text parts`);
+    }
+    for (const field of ["reasoning", "toolCallId", "name"]) {
+      if (rest[field] !== undefined && typeof rest[field] !== "string") {
+        throw badMessage(`${at}.${field}`, `is ${kindOf(rest[field])}, expected a string`);
+      }
+    }
+    if (rest.toolCalls !== undefined) checkToolCalls(rest.toolCalls, `${at}.toolCalls`, role === "assistant");
+  });
+}
+
+function checkPart(part: unknown, at: string): void {
+  const { type, text } = (typeof part === "object" && part !== null ? part : {}) as Record<string, unknown>;
+  if (type !== "text") {
+    throw badMessage(
+      `${at}.type`,
+      `is ${typeof type === "string" ? quote(type) : kindOf(type)}, expected "text"`,
+    );
+  }
+  if (typeof text !== "string") throw badMessage(`${at}.text`, `is ${kindOf(text)}, expected a string`);
+}
+
+function checkToolCalls(calls: unknown, at: string, allowed: boolean): void {
+  if (!allowed) throw badMessage(at, "is allowed in an assistant's message only");
+  if (!Array.isArray(calls)) throw badMessage(at, `is ${kindOf(calls)}, expected an array`);
+  calls.forEach((call: unknown, i) => {
+    const {
+      id,
+      name,
+      arguments: given,
+    } = (typeof call === "object" && call !== null ? call : {}) as Record<string, unknown>;
+    if (typeof id !== "string") throw badMessage(`${at}[${i}].id`, `is ${kindOf(id)}, expected a string`);
+    if (typeof name !== "string")
+      throw badMessage(`${at}[${i}].name`, `is ${kindOf(name)}, expected a string`);
+    if (typeof given !== "object" || given === null || Array.isArray(given)) {
+      throw badMessage(`${at}[${i}].arguments`, `is ${kindOf(given)}, expected an object`);
     }
   });
+}
+
+function checkTools(tools: unknown): void {
+  if (tools === undefined) return;
+  if (!Array.isArray(tools)) throw badMessage("tools", `is ${kindOf(tools)}, expected an array`);
+  if (tools.length > MAX_TOOLS) {
+    throw badMessage("tools", `has ${tools.length} tools, at most ${MAX_TOOLS} are allowed`);
+  }
+  tools.forEach((tool: unknown, i) => {
+    if (typeof tool !== "object" || tool === null || Array.isArray(tool))
+      throw badMessage(`tools[${i}]`, `is ${kindOf(tool)}, expected an object`);
+  });
+}
+
+function kindOf(value: unknown): string {
+  if (value === null) return "null";
+  return Array.isArray(value) ? "an array" : typeof value;
 }
 
 function badMessage(param: string, problem: string): OutriderError {

@@ -2,9 +2,10 @@ import { OutriderError, quote } from "../errors.js";
 
 const MAX_PATTERN = 16_384;
 
-/** Characters that a backslash may precede outside and inside a class with JavaScript's flag v. */
+/** Characters with a meaning outside of classes, within them, and within them with the flag v. */
 const SYNTAX = "^$\\.*+?()[]{}|/";
-const CLASS_PUNCTUATION = `${SYNTAX}-&!#%,:;<=>@\`~`;
+const CLASS_SYNTAX = `${SYNTAX}-`;
+const CLASS_SET_SYNTAX = `${CLASS_SYNTAX}&!#%,:;<=>@\`~`;
 
 const CLASSES: Record<string, string> = {
   s: "\\p{White_Space}",
@@ -22,21 +23,28 @@ const CONTROLS: Record<string, string> = {
   e: "\x1b",
 };
 
+/** A regular expression to be. Flag v only where it must be: its classes make V8 use several times the stack. */
+export interface Pattern {
+  readonly source: string;
+  readonly flag: "u" | "v";
+}
+
 /**
- * A pattern of a tokenizer.json (Oniguruma, as in Ruby) as JavaScript source for the flag v.
+ * A pattern of a tokenizer.json (Oniguruma, as in Ruby) as JavaScript's.
  * It comes with a model and is not trusted: repeated groups that could match in exponentially many ways are refused.
  * Throws ERR_TOKENIZER naming `where` and the part that is not supported.
  */
-export function fromOniguruma(pattern: string, where: string): string {
+export function fromOniguruma(pattern: string, where: string): Pattern {
   if (pattern.length > MAX_PATTERN) {
     throw new OutriderError(
       "ERR_TOKENIZER",
       `${where}: the pattern has ${pattern.length} characters, at most ${MAX_PATTERN} are allowed`,
     );
   }
-  const source = new Translation(pattern, where).translate();
+  const flag = /&&|\[[^\]\\]*\[/.test(pattern.replace(/\\./gs, "")) ? "v" : "u";
+  const source = new Translation(pattern, where, flag).translate();
   try {
-    new RegExp(source, "v");
+    new RegExp(source, flag);
   } catch (cause) {
     throw new OutriderError(
       "ERR_TOKENIZER",
@@ -44,7 +52,7 @@ export function fromOniguruma(pattern: string, where: string): string {
       { cause },
     );
   }
-  return source;
+  return { source, flag };
 }
 
 /** What is known of a part already translated. */
@@ -63,6 +71,7 @@ class Translation {
   constructor(
     readonly pattern: string,
     readonly where: string,
+    readonly flag: Pattern["flag"],
   ) {}
 
   translate(): string {
@@ -199,7 +208,7 @@ class Translation {
   #member(character: string): { source: string; single: boolean } {
     if (character !== "\\") {
       if (this.#ignoreCase && /[a-z]/i.test(character)) throw this.#unsupported("a class that ignores case");
-      return { source: classCharacter(character), single: true };
+      return { source: this.#classCharacter(character), single: true };
     }
     const kind = this.pattern[this.#at] ?? "";
     if (CLASSES[kind] !== undefined) {
@@ -207,7 +216,7 @@ class Translation {
       return { source: CLASSES[kind], single: false };
     }
     if (/[SDWHpP]/.test(kind)) return { source: this.#escape(), single: false };
-    return { source: classCharacter(this.#escapedCharacter()), single: true };
+    return { source: this.#classCharacter(this.#escapedCharacter()), single: true };
   }
 
   /** After a backslash, outside a class or standing for a class. */
@@ -260,6 +269,11 @@ class Translation {
     return SYNTAX.includes(character) ? `\\${character}` : character;
   }
 
+  #classCharacter(character: string): string {
+    const special = this.flag === "v" ? CLASS_SET_SYNTAX : CLASS_SYNTAX;
+    return special.includes(character) ? `\\${character}` : character;
+  }
+
   #next(): string {
     const character = String.fromCodePoint(this.pattern.codePointAt(this.#at)!);
     this.#at += character.length;
@@ -274,10 +288,6 @@ class Translation {
   }
 }
 
-function classCharacter(character: string): string {
-  return CLASS_PUNCTUATION.includes(character) ? `\\${character}` : character;
-}
-
 function isProperty(name: string): boolean {
   try {
     new RegExp(`\\p{${name}}`, "u");
@@ -287,9 +297,10 @@ function isProperty(name: string): boolean {
   }
 }
 
-/** Source that matches exactly this text. */
-export function literalSource(text: string): string {
-  return Array.from(text, (character) => (SYNTAX.includes(character) ? `\\${character}` : character)).join(
-    "",
+/** Matches exactly this text. */
+export function literalPattern(text: string): Pattern {
+  const characters = Array.from(text, (character) =>
+    SYNTAX.includes(character) ? `\\${character}` : character,
   );
+  return { source: characters.join(""), flag: "u" };
 }

@@ -27,6 +27,8 @@ export interface Pipeline {
   readonly model: WordModel;
   /** The bytes of a normal token. */
   readonly tokenBytes: (text: string) => Uint8Array;
+  /** The bytes of a token of the user's own kind; default: its text in UTF-8. */
+  readonly userBytes?: (text: string) => Uint8Array;
   /** Encoding puts a space before the text, which decoding takes away again. */
   readonly prefixSpace: boolean;
   readonly addBos: boolean;
@@ -182,9 +184,12 @@ export class PipelineTokenizer implements Tokenizer {
 
   bytes(id: number): Uint8Array {
     const text = this.text(id);
-    switch (this.#pipeline.vocabulary.types[id]) {
+    const { vocabulary, tokenBytes, userBytes } = this.#pipeline;
+    switch (vocabulary.types[id]) {
       case TokenType.normal:
-        return this.#pipeline.tokenBytes(text);
+        return tokenBytes(text);
+      case TokenType.user:
+        return userBytes?.(text) ?? encoder.encode(text);
       case TokenType.byte:
         return Uint8Array.of(Number.parseInt(text.slice(3, 5), 16));
       case TokenType.unused:

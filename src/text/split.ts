@@ -1,3 +1,5 @@
+import type { Pattern } from "./oniguruma.js";
+
 /** What becomes of the characters that separate, in the words of tokenizer.json. */
 export type SplitBehavior = "Isolated" | "Removed" | "MergedWithPrevious" | "MergedWithNext" | "Contiguous";
 
@@ -11,9 +13,17 @@ export interface SplitRule {
   readonly invert: boolean;
 }
 
-/** @param source JavaScript source for the flag v */
-export function splitRule(source: string, behavior: SplitBehavior = "Isolated", invert = false): SplitRule {
-  return { sticky: new RegExp(source, "vy"), search: new RegExp(source, "vg"), behavior, invert };
+export function splitRule(
+  { source, flag }: Pattern,
+  behavior: SplitBehavior = "Isolated",
+  invert = false,
+): SplitRule {
+  return {
+    sticky: new RegExp(source, `${flag}y`),
+    search: new RegExp(source, `${flag}g`),
+    behavior,
+    invert,
+  };
 }
 
 /** A rule, or a change of each piece; `first`: it begins the text. */

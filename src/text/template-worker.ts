@@ -5,12 +5,19 @@ import type * as jinja from "@huggingface/jinja";
 export interface TemplateWorkerData {
   /** Where the Jinja library is. */
   readonly library: string;
-  readonly source: string;
+  /** Templates by name. */
+  readonly sources: Readonly<Record<string, string>>;
   /** The longest string that a template may make, in UTF-16 units. */
   readonly maxLength: number;
 }
 
-/** The worker's answer to a JSON text of variables. */
+/** Which template is to be rendered, and a JSON text of its variables. */
+export interface TemplateRequest {
+  readonly name: string;
+  readonly variables: string;
+}
+
+/** The worker's answer. */
 export type TemplateReply = { readonly text: string } | { readonly error: string; readonly limit: boolean };
 
 /**
@@ -22,7 +29,7 @@ export type TemplateReply = { readonly text: string } | { readonly error: string
  * one replace). So nothing long is made: every value has a greatest length, and these four check before they begin.
  */
 function templateWorker({ parentPort, workerData }: typeof threads, load: (path: string) => unknown): void {
-  const { library, source, maxLength } = workerData as TemplateWorkerData;
+  const { library, sources, maxLength } = workerData as TemplateWorkerData;
   const { Interpreter, Template } = load(library) as typeof jinja;
   const MAX_ITEMS = 1 << 16;
 
@@ -99,12 +106,13 @@ function templateWorker({ parentPort, workerData }: typeof threads, load: (path:
     replaceAll: bounded(replaceAll as Replace),
   });
 
-  let template: jinja.Template | undefined;
-  parentPort!.on("message", (variables: string) => {
+  const templates = new Map<string, jinja.Template>();
+  parentPort!.on("message", ({ name, variables }: TemplateRequest) => {
     let reply: TemplateReply;
     try {
       // Not before: reading can take minutes (250,000 empty lines), and only a rendering has a time limit.
-      template ??= new Template(source);
+      const template = templates.get(name) ?? new Template(sources[name]!);
+      templates.set(name, template);
       reply = { text: template.render(JSON.parse(variables)) };
     } catch (error) {
       // RangeError: the stack is too deep, a string too long.

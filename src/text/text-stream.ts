@@ -8,26 +8,29 @@ const MAX_STOP_BYTES = 256;
  * Turns the tokens of a generation into text that may be shown at once: never half a character, never what might be
  * the beginning of a stop string. The text ends before the stop string that is complete first (the longest, if
  * several end at one character), so the cut does not depend on how the text was divided into tokens.
- * Control tokens add no text.
+ * Control tokens add no text, unless they are to be visible.
  */
 export class TextStream {
   readonly #tokenizer: Pick<Tokenizer, "bytes" | "isControl">;
   // A byte order mark is text here: the decoder must not swallow it.
   readonly #decoder = new TextDecoder("utf-8", { ignoreBOM: true });
   readonly #matchers: readonly Matcher[];
+  readonly #visible: ReadonlySet<number> | undefined;
   /** Decoded, but perhaps the beginning of a stop string. */
   #held = "";
   #stopped = false;
 
   /**
+   * @param options.visible control tokens that are written out
    * @param options.stops none, or up to 16 strings of 1 to 256 bytes in UTF-8; lone surrogates count as U+FFFD
    * Throws ERR_BAD_REQUEST with `param: "stop"` for others.
    */
   constructor(
     tokenizer: Pick<Tokenizer, "bytes" | "isControl">,
-    { stops = [] }: { stops?: readonly string[] } = {},
+    { stops = [], visible }: { stops?: readonly string[]; visible?: ReadonlySet<number> | undefined } = {},
   ) {
     this.#tokenizer = tokenizer;
+    this.#visible = visible;
     this.#matchers = checkStops(stops).map((stop) => new Matcher(stop));
   }
 
@@ -38,7 +41,8 @@ export class TextStream {
 
   /** Adds a token. Returns the text that can be shown now, often empty. */
   push(id: number): string {
-    if (this.#stopped || this.#tokenizer.isControl(id)) return "";
+    if (this.#stopped) return "";
+    if (this.#tokenizer.isControl(id) && !this.#visible?.has(id)) return "";
     return this.#add(this.#decoder.decode(this.#tokenizer.bytes(id), { stream: true }));
   }
 

@@ -5,7 +5,7 @@ import { byteTokens } from "./byte-fallback.js";
 import { byteLevelBytes } from "./byte-level.js";
 import { sentencePieceBytes } from "./gguf-tokenizers.js";
 import { JsonReader } from "./json-reader.js";
-import { fromOniguruma, literalSource } from "./oniguruma.js";
+import { fromOniguruma, literalPattern, type Pattern } from "./oniguruma.js";
 import { type Pipeline, PipelineTokenizer } from "./pipeline.js";
 import { gpt2Pattern } from "./pre-tokenizer.js";
 import { type Cut, type SplitBehavior, splitRule } from "./split.js";
@@ -40,6 +40,7 @@ export function tokenizerFromJson(
     cuts,
     model,
     tokenBytes: byteLevel ? byteLevelBytes : sentencePieceBytes,
+    userBytes: byteLevel ? undefined : sentencePieceBytes,
     prefixSpace,
     addBos: vocabulary.addBos === true && vocabulary.bosId !== undefined,
     warnings: [...vocabulary.warnings, ...warnings],
@@ -257,7 +258,8 @@ function normalizer(reader: JsonReader): ((text: string) => string) | undefined 
       return (text) => text.replace(ends, "");
     }
     case "Replace": {
-      const pattern = new RegExp(patternSource(reader.field("pattern")), "gv");
+      const { source, flag } = readPattern(reader.field("pattern"));
+      const pattern = new RegExp(source, `g${flag}`);
       const content = reader.field("content").text;
       return (text) => text.replace(pattern, () => content);
     }
@@ -269,10 +271,9 @@ function normalizer(reader: JsonReader): ((text: string) => string) | undefined 
   }
 }
 
-/** JavaScript source for the flag v. */
-function patternSource(pattern: JsonReader): string {
+function readPattern(pattern: JsonReader): Pattern {
   const literal = pattern.field("String");
-  if (!literal.missing) return literalSource(literal.text);
+  if (!literal.missing) return literalPattern(literal.text);
   return fromOniguruma(pattern.field("Regex").text, pattern.where);
 }
 
@@ -299,7 +300,7 @@ function preTokenizer(reader: JsonReader): Cut[] {
     case "Split":
       return [
         splitRule(
-          patternSource(reader.field("pattern")),
+          readPattern(reader.field("pattern")),
           behavior(reader.field("behavior")),
           reader.field("invert").flag(false),
         ),
@@ -314,11 +315,18 @@ function preTokenizer(reader: JsonReader): Cut[] {
       return cuts;
     }
     case "Digits":
-      return [splitRule(reader.field("individual_digits").flag(false) ? "\\p{N}" : "\\p{N}+")];
+      return [
+        splitRule({
+          source: reader.field("individual_digits").flag(false) ? "\\p{N}" : "\\p{N}+",
+          flag: "u",
+        }),
+      ];
     case "Punctuation":
-      return [splitRule("[!-\\/:-@\\[-`\\{-~\\p{P}]", behavior(reader.field("behavior")))];
+      return [
+        splitRule({ source: "[!-\\/:-@\\[-`\\{-~\\p{P}]", flag: "u" }, behavior(reader.field("behavior"))),
+      ];
     case "WhitespaceSplit":
-      return [splitRule("\\p{White_Space}", "Removed")];
+      return [splitRule({ source: "\\p{White_Space}", flag: "u" }, "Removed")];
     case "Whitespace":
       return [splitRule(fromOniguruma("\\w+|[^\\w\\s]+", reader.where), "Removed", true)];
     case "Metaspace":
@@ -341,7 +349,7 @@ function metaspace(reader: JsonReader): Cut[] {
       return prefixed && !marked.startsWith(mark) ? mark + marked : marked;
     },
   ];
-  if (reader.field("split").flag(true)) cuts.push(splitRule(literalSource(mark), "MergedWithNext"));
+  if (reader.field("split").flag(true)) cuts.push(splitRule(literalPattern(mark), "MergedWithNext"));
   return cuts;
 }
 
