@@ -200,6 +200,13 @@ struct MatmulArgs {
 };
 using MatmulFn = void (*)(const MatmulArgs&);
 
+// Rows of a product that are finished for all of a thread's tiles before others begin: their activations stay in the
+// second-level cache, and the weights come from memory once for so many rows.
+[[gnu::always_inline]] constexpr int stepRows(size_t rowBytes) {
+  const size_t fit = (size_t(512) << 10) / rowBytes / 8 * 8;
+  return fit < 8 ? 8 : fit > 64 ? 64 : int(fit);
+}
+
 // Softmax attention of `count` <= kMaxQueries queries over one key/value head. Positions lie in blocks of 16:
 //   keys[b]:   [headDim][16] (float16 or float32), values[b]: [16][valueStride], valueStride a multiple of 16.
 // Query j sees the positions first[j] <= t < end[j].

@@ -27,6 +27,19 @@ LANES_INLINE void finish(const MatmulArgs& a, int row, int tile, Float y) {
 
 template <WeightType type> void matmulQuantised(const MatmulArgs& a);  // of the including file
 
+// tile(Constant<n>, row, tile) for all of a product in pieces of up to `most` rows. Within a step of rows, a tile's
+// weights stay in the first cache while the rows go past it.
+template <int most, class F>
+LANES_INLINE void forEachPiece(const MatmulArgs& a, F piece) {
+  const int step = stepRows(a.xStride);
+  for (int first = 0; first < a.rows; first += step) {
+    const int end = smaller(a.rows, first + step);
+    for (int tile = a.tileBegin; tile < a.tileEnd; tile++)
+      for (int row = first; row < end; row += most)
+        withConstant<most>(smaller(most, end - row), [&](auto rows) { piece(rows, row, tile); });
+  }
+}
+
 // Calls use(i, w) for the inputs i of `tiles` neighbouring tiles in order; w[t] holds the 16 columns of tile t.
 template <WeightType type, int tiles, class F>
 LANES_INLINE void forEachInput(const uint8_t* first, int k, F use) {

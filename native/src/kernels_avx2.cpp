@@ -78,17 +78,112 @@ template <WeightType type, int rows>
   for (int r = 0; r < rows; r++) finish(a, row + r, tile, {y[r][0], y[r][1]});
 }
 
+// acc += sum of w * x over `groups` groups of four inputs.
+template <int most, int groups>
+LANES_INLINE __m256i dot(__m256i acc, const Part* w, const uint8_t* quads) {
+  const __m256i ones = _mm256_set1_epi16(1);
+  if constexpr (most > 127) {
+    for (int g = 0; g < groups; g++) {
+      const __m256i pairs = _mm256_maddubs_epi16(_mm256_abs_epi8(w[g].v), _mm256_sign_epi8(broadcastQuad(quads + 4 * g), w[g].v));
+      acc = _mm256_add_epi32(acc, _mm256_madd_epi16(pairs, ones));
+    }
+  } else {
+    // So many products of two fit 16 bits.
+    constexpr int run = smaller(groups, 32767 / (2 * 127 * most));
+    for (int g = 0; g < groups; g += run) {
+      __m256i pairs = _mm256_maddubs_epi16(w[g].v, broadcastQuad(quads + 4 * g));
+      for (int i = 1; i < run; i++) pairs = _mm256_add_epi16(pairs, _mm256_maddubs_epi16(w[g + i].v, broadcastQuad(quads + 4 * (g + i))));
+      acc = _mm256_add_epi32(acc, _mm256_madd_epi16(pairs, ones));
+    }
+  }
+  return acc;
+}
+
+LANES_INLINE __m256i pairUp(__m256i first, __m256i last) {  // 16 bits of each: low and high half of a lane
+  return _mm256_blend_epi16(first, _mm256_slli_epi32(last, 16), 0xaa);
+}
+
+// The same for every type over unpack.inl: bits are unpacked once for all rows, scales once for 256 inputs.
+template <WeightType type, int rows>
+[[gnu::noinline]] void blockTile(const MatmulArgs& a, int row, int tile) {
+  constexpr int scalesPerBlock = blockInputs(type) / kBlock, quantBytes = lowBytes(type) + highBytes(type);
+  constexpr bool minima = hasMinima(type), halfBlocks = hasHalfBlocks(type);
+  constexpr int most = unpackedMost(type), tileBlockBytes = int(blockBytes(type)) * kLanes;
+  constexpr int zero = most > 127 ? 0 : unpackedZero(type);  // larger bytes become signed, without a zero point
+  const int blocks = a.k / kBlock;
+  const uint8_t* x[rows];
+  __m256 y[rows][2];
+  for (int r = 0; r < rows; r++) {
+    x[r] = static_cast<const uint8_t*>(a.x) + size_t(row + r) * a.xStride;
+    y[r][0] = y[r][1] = _mm256_setzero_ps();
+  }
+  const uint8_t* block = a.weights + size_t(tile) * tileBytes(type, a.k);
+  const size_t scalesAt = size_t(a.k), scaledSumsAt = scalesAt + size_t(blocks) * 4, sumsAt = scaledSumsAt + size_t(blocks) * 4;
+  const size_t halfSumsAt = sumsAt + size_t(blocks) * 4;
+  const auto words = [](const int32_t* p) { return _mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)); };
+  UnpackedScales scales;
+  for (int first = 0; first < blocks; first += scalesPerBlock, block += tileBlockBytes) {
+    unpackScales<type>(block, scales);
+    const uint8_t* quants = block + quantsOffset(type);
+    for (int s = 0; s < scalesPerBlock; s++, quants += quantBytes) {
+      for (int line = 0; line < quantBytes; line += 64)
+        _mm_prefetch(reinterpret_cast<const char*>(quants + kPrefetchBytes + line), _MM_HINT_T0);
+      for (int half = 0; half < 2; half++) {  // 8 of the 16 columns
+        size_t at = size_t(first + s);
+        asm volatile("" : "+r"(at));  // as in quantisedTile
+        Part w[8];
+        unpack<type, Part>(quants + 32 * half, w);
+        if constexpr (most > 127)
+          for (int g = 0; g < 8; g++) w[g].v = _mm256_xor_si256(w[g].v, _mm256_set1_epi8(-128));
+        const int column = 8 * half;
+        const __m256 d = _mm256_loadu_ps(scales.d + (halfBlocks ? 0 : kLanes * s) + column);
+        const __m256 m = minima ? _mm256_loadu_ps(scales.m + (halfBlocks ? 0 : kLanes * s) + column) : d;
+        const __m256i first16 = halfBlocks ? words(scales.sub + kLanes * 2 * s + column) : _mm256_setzero_si256();
+        const __m256i last16 = halfBlocks ? words(scales.sub + kLanes * (2 * s + 1) + column) : first16;
+        const __m256i minus = _mm256_set1_epi32(-zero);
+        const __m256i zeros = halfBlocks && zero != 0 ? pairUp(_mm256_mullo_epi32(first16, minus), _mm256_mullo_epi32(last16, minus)) : minus;
+        const __m256i pairs = halfBlocks && minima ? pairUp(words(scales.minima + kLanes * 2 * s + column),
+                                                            words(scales.minima + kLanes * (2 * s + 1) + column))
+                                                   : minus;
+        for (int r = 0; r < rows; r++) {
+          const uint8_t* quads = x[r] + at * kBlock;
+          const uint8_t* ofBlock = x[r] + at * 4;
+          const __m256 scale = broadcastFloat(ofBlock + scalesAt);
+          __m256& sum = y[r][half];
+          if constexpr (halfBlocks) {
+            __m256i acc = _mm256_mullo_epi32(dot<most, 4>(_mm256_setzero_si256(), w, quads), first16);
+            acc = _mm256_add_epi32(acc, _mm256_mullo_epi32(dot<most, 4>(_mm256_setzero_si256(), w + 4, quads + 16), last16));
+            const __m256i sums = broadcastQuad(ofBlock + halfSumsAt);
+            if constexpr (zero != 0) acc = _mm256_add_epi32(acc, _mm256_madd_epi16(zeros, sums));
+            sum = _mm256_fmadd_ps(_mm256_cvtepi32_ps(acc), _mm256_mul_ps(d, scale), sum);
+            if constexpr (minima) {
+              const __m256i n = _mm256_madd_epi16(pairs, sums);
+              sum = _mm256_fnmadd_ps(_mm256_cvtepi32_ps(n), _mm256_mul_ps(m, scale), sum);
+            }
+          } else {
+            __m256i acc = _mm256_setzero_si256();
+            if constexpr (zero != 0) acc = _mm256_mullo_epi32(broadcastQuad(ofBlock + sumsAt), minus);
+            acc = dot<most, 8>(acc, w, quads);
+            sum = _mm256_fmadd_ps(_mm256_cvtepi32_ps(acc), _mm256_mul_ps(d, scale), sum);
+            if constexpr (minima) sum = _mm256_fmadd_ps(m, broadcastFloat(ofBlock + scaledSumsAt), sum);
+          }
+        }
+      }
+    }
+  }
+  for (int r = 0; r < rows; r++) finish(a, row + r, tile, {y[r][0], y[r][1]});
+}
+
 constexpr int kRowTile = 8;
 
 // A tile's weights stay in the first cache while the rows stream past it.
 template <WeightType type>
 void matmulQuantised(const MatmulArgs& a) {
-  if constexpr (type != WeightType::Q4_0 && type != WeightType::Q4_1 && type != WeightType::Q8_0) return reference().matmulQuantised[typeIndex(type)](a);
-  for (int tile = a.tileBegin; tile < a.tileEnd; tile++)
-    for (int row = 0; row < a.rows; row += kRowTile)
-      withConstant<kRowTile>(smaller(kRowTile, a.rows - row), [&](auto constant) {
-        quantisedTile<type, decltype(constant)::value>(a, row, tile);
-      });
+  forEachPiece<kRowTile>(a, [&](auto constant, int row, int tile) {
+    constexpr int rows = decltype(constant)::value;
+    if constexpr (type == WeightType::Q4_0 || type == WeightType::Q4_1 || type == WeightType::Q8_0) quantisedTile<type, rows>(a, row, tile);
+    else blockTile<type, rows>(a, row, tile);
+  });
 }
 
 }  // namespace

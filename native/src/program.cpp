@@ -36,16 +36,16 @@ Range share(int total, int chunk, int chunks) {
   return {int(int64_t(total) * chunk / chunks), int(int64_t(total) * (chunk + 1) / chunks)};
 }
 
-constexpr int kStepRows = 64;  // rows of a product that stay in the second-level cache until they are finished
 constexpr int kStepTiles = 8;
-constexpr int kStepFloats = (kStepRows + 8 * kStepTiles) * kLanes;
+constexpr int kStepFloats = (64 + 8 * kStepTiles) * kLanes;
 
 // Cuts a product into steps whose results fit kStepFloats: step(tile, tiles, row, rows).
 template <class Step>
-void forSteps(Range tiles, int rows, Step step) {
-  const int tileStep = rows > 8 ? 1 : kStepTiles;
-  for (int t = tiles.begin; t < tiles.end; t += tileStep)
-    for (int r = 0; r < rows; r += kStepRows) step(t, std::min(tileStep, tiles.end - t), r, std::min(kStepRows, rows - r));
+void forSteps(Range tiles, int rows, size_t rowBytes, Step step) {
+  const int tileStep = rows > 8 ? 1 : kStepTiles, rowStep = stepRows(rowBytes);
+  for (int r = 0; r < rows; r += rowStep)
+    for (int t = tiles.begin; t < tiles.end; t += tileStep)
+      step(t, std::min(tileStep, tiles.end - t), r, std::min(rowStep, rows - r));
 }
 
 MatmulFn product(const Kernels& k, const Weight& w, bool quantised) {
@@ -543,7 +543,7 @@ void Program::execute(Pass& pass, int op, int chunk, int chunks, int thread) {
       const Buffer& in = buffers_[size_t(f[1])];
       const auto activate = Activation(f[5]) == Activation::Gelu ? k.geluMul : k.siluMul;
       float g[kStepFloats], u[kStepFloats];
-      forSteps(tiles, rowsOf(f[1]), [&](int tile, int count, int row, int n) {
+      forSteps(tiles, rowsOf(f[1]), in.rowBytes, [&](int tile, int count, int row, int n) {
         const int stride = count * kLanes;
         MatmulArgs args{gate.tile(tile), gate.k, 0, count, in.data + in.rowBytes * size_t(row), in.rowBytes, n, g, size_t(stride), false};
         product(k, gate, quantised)(args);
@@ -747,7 +747,7 @@ void Program::matmul(const int32_t* f, float scalar, int rows, int chunk, int ch
     return run({w.data(), w.k, tiles.begin, tiles.end, in.data, in.rowBytes, rows, reinterpret_cast<float*>(out.data),
                 out.rowBytes / 4, accumulate});
   float y[kStepFloats];
-  forSteps(tiles, rows, [&](int tile, int count, int row, int n) {
+  forSteps(tiles, rows, in.rowBytes, [&](int tile, int count, int row, int n) {
     const int stride = count * kLanes, column = tile * kLanes, columns = std::min(stride, w.rows - column);
     run({w.tile(tile), w.k, 0, count, in.data + in.rowBytes * size_t(row), in.rowBytes, n, y, size_t(stride), false});
     for (int i = 0; i < n; i++) {

@@ -71,9 +71,5 @@ template <WeightType type, int rows>
 
 template <WeightType type>
 void matmulQuantised(const MatmulArgs& a) {
-  for (int tile = a.tileBegin; tile < a.tileEnd; tile++)
-    for (int row = 0; row < a.rows; row += kRowTile)
-      withConstant<kRowTile>(smaller(kRowTile, a.rows - row), [&](auto constant) {
-        quantisedTile<type, decltype(constant)::value>(a, row, tile);
-      });
+  forEachPiece<kRowTile>(a, [&](auto rows, int row, int tile) { quantisedTile<type, decltype(rows)::value>(a, row, tile); });
 }

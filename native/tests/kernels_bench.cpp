@@ -1,6 +1,7 @@
-// The matrix products of one pass of SmolLM2-135M (30 layers in Q4_1, the head in Q8_0), by rows, threads and table,
-// beside reading the same bytes once. Rounds are interleaved, so that other work on the machine hits all alike.
-//   kernels_bench [rounds]     best and median ms, GMAC/s of the best
+// The matrix products of one pass of SmolLM2-135M (30 layers in Q4_1, the head in Q8_0), or of four layers of Llama 3.2
+// 1B in one weight type, by rows, threads and table, beside reading the same bytes once. Rounds are interleaved, so that
+// other work on the machine hits all alike.
+//   kernels_bench [rounds [TYPE]]     TYPE: ggml's number; best and median ms, GMAC/s of the best
 #include <immintrin.h>
 
 #include <algorithm>
@@ -9,6 +10,7 @@
 #include <cstdio>
 #include <cstdlib>
 #include <functional>
+#include <map>
 #include <thread>
 #include <vector>
 
@@ -24,7 +26,7 @@ struct Product {
   const uint8_t* weights;
 };
 
-constexpr int kMaxRows = 512, kLongest = 1536;
+constexpr int kMaxRows = 512, kLongest = 8192;
 
 double milliseconds(const std::function<void()>& work) {
   const auto start = std::chrono::steady_clock::now();
@@ -64,9 +66,15 @@ int main(int argc, char** argv) {
     bytes += size_t(columns / kLanes) * tileBytes(type, k);
     macs += double(k) * columns;
   };
-  for (int layer = 0; layer < 30; layer++)
-    for (const auto& s : shapes) addProduct(s[0], s[1], WeightType::Q4_1);
-  addProduct(576, 49152, WeightType::Q8_0);
+  if (argc > 2) {
+    const int llama[][2] = {{2048, 2048}, {2048, 512}, {2048, 512}, {2048, 2048}, {2048, 8192}, {2048, 8192}, {8192, 2048}};
+    for (int layer = 0; layer < 4; layer++)
+      for (const auto& s : llama) addProduct(s[0], s[1], WeightType(std::atoi(argv[2])));
+  } else {
+    for (int layer = 0; layer < 30; layer++)
+      for (const auto& s : shapes) addProduct(s[0], s[1], WeightType::Q4_1);
+    addProduct(576, 49152, WeightType::Q8_0);
+  }
 
   // Small bytes everywhere: as fp16 scales they are finite.
   uint8_t* memory = static_cast<uint8_t*>(std::aligned_alloc(4096, (bytes + 8191) / 4096 * 4096));
@@ -79,11 +87,13 @@ int main(int argc, char** argv) {
 
   std::vector<float> row(kLongest);
   for (int i = 0; i < kLongest; i++) row[size_t(i)] = float((i * 37 % 101) - 50) * 0.02f;
-  const size_t stride576 = QuantisedRow::bytes(576), stride1536 = QuantisedRow::bytes(1536);
-  std::vector<uint8_t> x576(stride576 * kMaxRows), x1536(stride1536 * kMaxRows);
-  for (int r = 0; r < kMaxRows; r++) {
-    reference().quantise(row.data(), 576, x576.data() + size_t(r) * stride576);
-    reference().quantise(row.data(), 1536, x1536.data() + size_t(r) * stride1536);
+  std::map<int, std::vector<uint8_t>> x;  // by k
+  for (const Product& p : products) {
+    std::vector<uint8_t>& quantised = x[p.k];
+    const size_t stride = QuantisedRow::bytes(p.k);
+    if (!quantised.empty()) continue;
+    quantised.resize(stride * kMaxRows);
+    for (int r = 0; r < kMaxRows; r++) reference().quantise(row.data(), p.k, quantised.data() + size_t(r) * stride);
   }
   std::vector<float> out(size_t(kMaxRows) * 49152);
 
@@ -92,8 +102,8 @@ int main(int argc, char** argv) {
       for (const Product& p : products) {
         const int tiles = p.columns / kLanes;
         const MatmulFn run = table.matmulQuantised[typeIndex(p.type)];
-        run({p.weights, p.k, tiles * part / threads, tiles * (part + 1) / threads, p.k == 576 ? x576.data() : x1536.data(),
-             p.k == 576 ? stride576 : stride1536, rows, out.data(), size_t(p.columns), false});
+        run({p.weights, p.k, tiles * part / threads, tiles * (part + 1) / threads, x.at(p.k).data(),
+             QuantisedRow::bytes(p.k), rows, out.data(), size_t(p.columns), false});
       }
     });
   };
