@@ -17,6 +17,8 @@ export type { Strategy } from "./decoding/strategies.js";
 export type { Pooling } from "./engine/embedder.js";
 export type { SamplingOptions } from "./engine/sampling.js";
 export { type ErrorCode, OutriderError } from "./errors.js";
+export type { Guide } from "./guided/constraint.js";
+export type { JsonSchema } from "./guided/json-schema.js";
 export type { DownloadProgress } from "./hub/pull.js";
 export type { InstructionSet } from "./runtime/core.js";
 export type { ChatMessage, TextPart } from "./text/chat-template.js";

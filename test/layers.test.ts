@@ -8,10 +8,11 @@ const mayImport: Record<string, readonly string[]> = {
   weights: ["runtime"],
   text: [],
   hub: [],
+  guided: ["text"],
   models: ["runtime", "weights"],
   engine: ["runtime", "weights", "models"],
-  decoding: ["text", "engine"],
-  api: ["weights", "hub", "text", "models", "engine", "decoding"],
+  decoding: ["text", "guided", "engine"],
+  api: ["weights", "hub", "text", "guided", "models", "engine", "decoding"],
   scheduling: [],
   server: ["text", "engine", "decoding", "api", "scheduling"],
   cli: [

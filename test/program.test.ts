@@ -194,6 +194,9 @@ function goodPass(): WholePass {
     adjustTokens: Int32Array.of(4, 9, 1),
     adjustRepetition: Float32Array.of(1.1, 1.2, 1),
     adjustAdd: Float32Array.of(0, -0.5, 3),
+    maskOf: Int32Array.of(-1, 0, 1, 0),
+    // Two masks of 40 tokens each.
+    masks: Int32Array.of(0b1010, 0, -1, 0b11110000),
     top: 4,
     wantLogits: true,
   };
@@ -365,6 +368,11 @@ describe("what the core is handed", () => {
     "too many best tokens": (p) => Object.assign(p, { top: 1025 }),
     "more outputs than settings": (p) => p.rows.set([1], 17),
     "no rows": (p) => Object.assign(p, { rows: new Int32Array(0) }),
+    "a mask that is not there": (p) => p.maskOf.set([2], 1),
+    "a mask that allows nothing": (p) => p.masks.fill(0),
+    "a mask that allows only tokens beyond the vocabulary": (p) => p.masks.set([0, 256], 0),
+    "masks of another width": (p) => Object.assign(p, { masks: new Int32Array(3).fill(-1) }),
+    "masks for fewer outputs": (p) => Object.assign(p, { maskOf: Int32Array.of(0) }),
     "rows of a wrong type": (p) => Object.assign(p, { rows: Float64Array.from(p.rows) }),
   };
   test.each(Object.entries(passes))("%s is refused", async (_, damage) => {

@@ -407,6 +407,11 @@ napi_value run(napi_env env, napi_callback_info i) {
   } else {
     in->adjustOffsets.assign(in->settings.size() + 1, 0);
   }
+  if (const napi_value maskOf = optional(env, s, "maskOf")) {
+    in->maskOf = vectorOf(int32s(env, maskOf));
+    const Typed<int32_t> masks = int32s(env, property(env, s, "masks"));
+    in->masks.assign(masks.data, masks.data + masks.length);
+  }
   in->top = int32(env, property(env, s, "top"));
   in->wantLogits = boolean(env, property(env, s, "wantLogits"));
   auto out = std::make_shared<RunOutput>();

@@ -881,6 +881,17 @@ void Program::checkInput(const RunInput& in) const {
   for (const PickSettings& s : in.settings)
     if (!(s.temperature == 0 || (s.temperature >= 1e-3f && s.temperature <= 1e3f)) || !(s.topP > 0) || !(s.minP >= 0 && s.minP <= 1) || s.topK < 0)
       fail("sampling settings out of range");
+  const size_t words = (size_t(spec_.vocab) + 31) / 32, masks = in.masks.size() / words;
+  if (in.masks.size() % words != 0 || (!in.maskOf.empty() && in.maskOf.size() != outputs)) fail("masks do not fit the outputs");
+  for (const int32_t mask : in.maskOf)
+    if (mask < -1 || int64_t(mask) >= int64_t(masks)) fail("mask " + std::to_string(mask) + " of " + std::to_string(masks));
+  for (size_t i = 0; i < masks; i++) {
+    const uint32_t* mask = in.masks.data() + i * words;
+    const uint32_t beyond = spec_.vocab % 32 ? ~0u << spec_.vocab % 32 : 0;
+    bool any = (mask[words - 1] & ~beyond) != 0;
+    for (size_t w = 0; w + 1 < words; w++) any = any || mask[w] != 0;
+    if (!any) fail("mask " + std::to_string(i) + " allows no token");
+  }
   if (in.top < 0 || in.top > 1024) fail("top is " + std::to_string(in.top) + ", expected 0 to 1024");
 }
 
@@ -930,8 +941,10 @@ RunOutput Program::run(const RunInput& in, const std::atomic<bool>& cancelled) {
       const size_t i = size_t(chunk), begin = size_t(input.adjustOffsets[i]), best = size_t(input.top);
       const Adjustments adjust{input.adjustOffsets[i + 1] - input.adjustOffsets[i], input.adjustTokens.data() + begin,
                                input.adjustRepetition.data() + begin, input.adjustAdd.data() + begin};
+      const int mask = input.maskOf.empty() ? -1 : input.maskOf[i];
+      const Mask allowed = mask < 0 ? nullptr : input.masks.data() + size_t(mask) * ((size_t(p.program->spec_.vocab) + 31) / 32);
       const Pick picked = pick(p.program->core_->kernels, p.program->floats(p.program->spec_.logits, chunk), p.program->spec_.vocab,
-                               input.settings[i], adjust, uint32_t(input.rows[size_t(p.outputRows[i])].position) + 1,
+                               input.settings[i], adjust, allowed, uint32_t(input.rows[size_t(p.outputRows[i])].position) + 1,
                                input.scored.empty() ? 0 : input.scored[i], input.top,
                                p.out->topTokens.data() + i * best, p.out->topLogprobs.data() + i * best);
       p.out->tokens[i] = picked.token;

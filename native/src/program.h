@@ -86,6 +86,8 @@ struct RunInput {
   std::vector<int32_t> scored;        // [outputs] tokens whose log-probabilities are wanted, or empty
   std::vector<int32_t> adjustOffsets, adjustTokens;  // [outputs + 1], [adjustments]
   std::vector<float> adjustRepetition, adjustAdd;
+  std::vector<int32_t> maskOf;        // [outputs] which of `masks` bounds the pick, -1: none; or empty
+  std::vector<uint32_t> masks;        // [n][(vocab + 31) / 32]
   int32_t top = 0;
   bool wantLogits = false;
 };

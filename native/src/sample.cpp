@@ -107,7 +107,7 @@ float checkedMaximum(const Kernels& kernels, const float* logits, int vocab, uin
 }  // namespace
 
 Pick pick(const Kernels& kernels, float* logits, int vocab, const PickSettings& s, const Adjustments& adjust,
-          uint32_t position, int scored, int top, int32_t* topTokens, float* topLogprobs) {
+          Mask allowed, uint32_t position, int scored, int top, int32_t* topTokens, float* topLogprobs) {
   const float m = checkedMaximum(kernels, logits, vocab, position);
   const float logZ = log16(kernels.sumExp(logits, vocab, m, 1.0f));
   if (top > 0) {
@@ -124,9 +124,16 @@ Pick pick(const Kernels& kernels, float* logits, int vocab, const PickSettings& 
     raw[size_t(i)] = l;
     l = (l > 0 ? l / adjust.repetition[i] : l * adjust.repetition[i]) + adjust.add[i];
   }
-  const float adjusted = adjust.count ? checkedMaximum(kernels, logits, vocab, position) : m;
-  const int token = s.temperature > 0 ? draw(kernels, logits, vocab, s, position, adjusted)
-                                      : argmax(kernels, logits, vocab, adjusted);
+  std::vector<float> masked;
+  float* choices = logits;
+  if (allowed) {
+    masked.resize(size_t(vocab));
+    for (int i = 0; i < vocab; i++) masked[size_t(i)] = allowed[i >> 5] >> (i & 31) & 1 ? logits[i] : -__builtin_inff();
+    choices = masked.data();
+  }
+  const float adjusted = adjust.count || allowed ? checkedMaximum(kernels, choices, vocab, position) : m;
+  const int token = s.temperature > 0 ? draw(kernels, choices, vocab, s, position, adjusted)
+                                      : argmax(kernels, choices, vocab, adjusted);
   for (int i = adjust.count; i-- > 0;) logits[adjust.tokens[i]] = raw[size_t(i)];
   return {token, (logits[token] - m) - logZ, (logits[scored] - m) - logZ};
 }

@@ -21,6 +21,9 @@ struct Adjustments {
   const float* add;
 };
 
+// Bit i & 31 of word i >> 5: token i may be picked. Of the words that cover the vocabulary; nullptr: all may.
+using Mask = const uint32_t*;
+
 struct Pick {
   int token;
   float logprob;  // under the model's own distribution, before adjustments and temperature
@@ -28,9 +31,10 @@ struct Pick {
 };
 
 // `position`: where the drawn token will stand; with the seed and the token id it fixes the noise.
+// Tokens outside `allowed`, of which there must be one, are not picked; log-probabilities do not know of it.
 // scored: a token whose log-probability is wanted, whatever is drawn.
 // topTokens and topLogprobs: [top], best first. Restores `logits`. Throws CoreError ERR_RUNTIME_NAN.
-Pick pick(const Kernels&, float* logits, int vocab, const PickSettings&, const Adjustments&, uint32_t position, int scored,
+Pick pick(const Kernels&, float* logits, int vocab, const PickSettings&, const Adjustments&, Mask allowed, uint32_t position, int scored,
           int top, int32_t* topTokens, float* topLogprobs);
 
 }  // namespace outrider

@@ -11,6 +11,15 @@ import { Engine, type EngineOptions } from "../engine/engine.js";
 import { resolveSampling, type Sampling, type SamplingOptions } from "../engine/sampling.js";
 import type { Sequence } from "../engine/sequence.js";
 import { OutriderError, quote } from "../errors.js";
+import {
+  type Constraint,
+  constraint,
+  type Guide,
+  type GuideState,
+  type GuideVocabulary,
+  guideNetwork,
+  guideVocabulary,
+} from "../guided/constraint.js";
 import type { ModelConfig } from "../models/architecture.js";
 import {
   type ChatMessage,
@@ -85,6 +94,12 @@ export interface GenerateOptions extends SamplingOptions {
   readonly templateOptions?: Readonly<Record<string, unknown>> | undefined;
   /** The text ends before the first of these strings; they may span tokens. At most 16 of at most 256 bytes. */
   readonly stop?: string | readonly string[] | undefined;
+  /**
+   * What the answer must be: `{ json: true }` (an object), `{ json: schema }`, `{ regex }` (the whole answer) or
+   * `{ grammar }`. Every token is one that the guide allows, whatever the strategy; it holds as far as `maxTokens` lets
+   * the text go. Throws `ERR_GRAMMAR` for what cannot be enforced.
+   */
+  readonly guide?: Guide | undefined;
   /** Give the `top` most likely tokens beside every token, 0 (default) to 64. */
   readonly top?: number | undefined;
   /** Say with every piece what its pass drafted, and where the guesses came from; default false. */
@@ -113,6 +128,7 @@ const generateKeys = [
     "system",
     "raw",
     "stop",
+    "guide",
     "top",
     "trace",
     "ignoreEnd",
@@ -127,8 +143,10 @@ interface Resolved {
   readonly maxTokens: number;
   readonly top: number;
   readonly sampling: Sampling;
+  readonly guide: GuideState | undefined;
 }
 
+const maxConstraints = 16;
 // Memory for so many tokens is reserved where a text may grow without limit, or very long.
 const usualAnswer = 1024;
 // No ordinary text has more characters a token than this.
@@ -200,6 +218,9 @@ export class Model implements AsyncDisposable {
   readonly #marks: ReadonlySet<number>;
   readonly #costs: CostModel;
   readonly #memory = new DraftMemory();
+  /** Guides that were asked for lately, with all their masks so far. */
+  readonly #constraints = new Map<string, Constraint>();
+  #guideVocabulary: GuideVocabulary | undefined;
   #draft: { model: Model; owned: boolean } | undefined;
 
   private constructor(engine: Engine, tokenizer: Tokenizer, template: ChatTemplate, info: ModelInfo) {
@@ -439,7 +460,33 @@ export class Model implements AsyncDisposable {
           : wholeNumber("maxTokens", options.maxTokens, 0, Number.MAX_SAFE_INTEGER),
       top: wholeNumber("top", options.top ?? 0, 0, 64),
       sampling: resolveSampling(options, vocab, 0),
+      guide: options.guide === undefined ? undefined : this.#guide(options.guide, options),
     };
+  }
+
+  #guide(guide: Guide, { ignoreEnd }: GenerateOptions): GuideState {
+    if (typeof guide !== "object" || guide === null)
+      throw new OutriderError("ERR_GRAMMAR", "guide: expected { json }, { regex } or { grammar }", {
+        param: "guide",
+      });
+    if (ignoreEnd)
+      throw new OutriderError(
+        "ERR_BAD_REQUEST",
+        "ignoreEnd and guide exclude each other: a guided text has an end",
+        {
+          param: "ignoreEnd",
+        },
+      );
+    const key = JSON.stringify(guide);
+    let made = this.#constraints.get(key);
+    if (!made) {
+      this.#guideVocabulary ??= guideVocabulary(this.tokenizer, this.info.config.vocab);
+      made = constraint(guideNetwork(guide), this.#guideVocabulary);
+      if (this.#constraints.size >= maxConstraints)
+        this.#constraints.delete(this.#constraints.keys().next().value!);
+    } else this.#constraints.delete(key);
+    this.#constraints.set(key, made); // the latest stands last
+    return made.start;
   }
 
   async *#run(
@@ -485,6 +532,7 @@ export class Model implements AsyncDisposable {
         endIds: options.ignoreEnd ? new Set() : this.tokenizer.endIds,
         top: resolved.top,
         trace: options.trace ?? false,
+        guide: resolved.guide,
         signal,
         stats,
       });

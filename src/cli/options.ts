@@ -4,6 +4,7 @@ import type { GenerateOptions, InstructionSet, LoadOptions } from "../index.js";
 import { instructionSets } from "../runtime/core.js";
 import { type Quantization, quantizations } from "../weights/quantise.js";
 import { usageError } from "./failure.js";
+import { type GuideFlags, guideFrom } from "./guide.js";
 
 /** What every command that opens a model takes. */
 export interface ModelFlags {
@@ -19,7 +20,7 @@ export interface ModelFlags {
 }
 
 /** How to answer. */
-export interface AnswerFlags extends ModelFlags {
+export interface AnswerFlags extends ModelFlags, GuideFlags {
   readonly strategy?: Strategy;
   readonly draftLength?: number;
   readonly maxTokens?: number;
@@ -106,6 +107,9 @@ export function answerOptions(command: Command): Command {
     .option("--frequency-penalty <x>", "the same, for each time it occurred (default: 0)", parseNumber)
     .option("--seed <n>", "with the same seed the same answer (default: 0)", parseWhole)
     .option("--stop <text>", "end before this text; may be given several times", repeated)
+    .option("--json-schema <file>", 'the answer is JSON that satisfies this schema; "any": any JSON object')
+    .option("--regex <pattern>", "the whole answer matches this regular expression")
+    .option("--grammar <file>", "the answer is what this grammar (GBNF) describes")
     .option("--system <text>", "the system message");
 }
 
@@ -145,6 +149,7 @@ export function generateOptions(flags: AnswerFlags): GenerateOptions {
     frequencyPenalty: flags.frequencyPenalty,
     seed: flags.seed,
     stop: flags.stop,
+    guide: guideFrom(flags),
     system: flags.system,
   };
 }

@@ -1,7 +1,9 @@
 import type { Sampling } from "../engine/sampling.js";
 import type { Sequence, StepResult } from "../engine/sequence.js";
 import { OutriderError } from "../errors.js";
+import type { GuideState } from "../guided/constraint.js";
 import type { Draft, Drafter } from "./drafter.js";
+import { allowedDraft, guideDraft, masksOf, mergedDraft } from "./guide.js";
 import { type Planner, reachOf } from "./plan.js";
 import { type DecodeStats, newStats } from "./stats.js";
 import { verify } from "./verify.js";
@@ -16,6 +18,8 @@ export interface DecodeOptions {
   readonly endIds: ReadonlySet<number>;
   /** Give the `top` best tokens beside every emitted one, 0 (default) to 64. */
   readonly top?: number;
+  /** What the text must be from here on; default: anything. */
+  readonly guide?: GuideState | undefined;
   /** Give every step's `pass`; default false. */
   readonly trace?: boolean;
   readonly signal?: AbortSignal | undefined;
@@ -94,6 +98,7 @@ export async function* decode(
 
   await drafter.reset([...sequence.tokens, lastToken], { sampling, signal });
   let last = lastToken;
+  let guide = options.guide;
   for (let left = limit; left > 0; ) {
     if (signal?.aborted)
       throw new OutriderError("ERR_ABORTED", "Generation was aborted.", { cause: signal.reason });
@@ -101,13 +106,26 @@ export async function* decode(
     // Every emitted token but one is an accepted draft, so more than left - 1 cannot be of use.
     const most = Math.min(sequence.maxStep, left) - 1;
     const wanted = planner.limit(most, sequence.tokens.length);
-    const draft = wanted > 0 ? await drafter.propose(wanted, planner.price) : undefined;
-    const pass = assemble(last, draft, planner, most, drafter.name);
+    // Plain decoding drafts nothing, not even what must come.
+    const proposed = wanted > 0 ? await drafter.propose(wanted, planner.price) : undefined;
+    if (proposed && proposed.tokens.length > 0) checkDraft(proposed, drafter.name);
+    const draft =
+      guide && proposed
+        ? mergedDraft(guideDraft(guide, most), allowedDraft(proposed, guide), ["guide", drafter.name])
+        : proposed;
+    const pass = assemble(last, draft, planner, most);
     const draftMs = now() - start;
 
-    const result = await sequence.step(pass.tokens, { parents: pass.parents, sampling, top: rowTop, signal });
+    const result = await sequence.step(pass.tokens, {
+      parents: pass.parents,
+      sampling,
+      top: rowTop,
+      masks: guide && masksOf(pass.tokens, pass.parents, guide),
+      signal,
+    });
     const { tokens, path } = verify(pass.tokens, pass.parents, result.picks, endIds, pass.padding);
     sequence.keep(path);
+    for (const token of tokens) guide = guide?.advance(token);
     const info = {
       tokens: pass.tokens,
       parents: pass.parents,
@@ -171,18 +189,11 @@ interface Pass {
 }
 
 /** The last token, then those drafted tokens that are worth their place, then padding. */
-function assemble(
-  last: number,
-  draft: Draft | undefined,
-  planner: Planner,
-  most: number,
-  name: string,
-): Pass {
+function assemble(last: number, draft: Draft | undefined, planner: Planner, most: number): Pass {
   const tokens = [last];
   const parents = [-1];
   const chosen: number[] = [];
   if (draft !== undefined && draft.tokens.length > 0) {
-    checkDraft(draft, name);
     const place = new Map<number, number>([[-1, 0]]);
     for (const index of planner.choose(reachOf(draft))) {
       if (tokens.length > most) break;

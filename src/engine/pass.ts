@@ -56,6 +56,7 @@ export function assemblePass(parts: readonly Part[]): NativePass {
       ? Int32Array.from(steps.flatMap(({ step, tokens }) => step!.score ?? tokens.map(() => 0)))
       : undefined,
     ...(steps.some(({ step }) => adjusts(step!.sampling)) ? adjustmentsOf(steps, outputs) : undefined),
+    ...(steps.some(({ step }) => step!.masks) ? masksOf(steps, outputs) : undefined),
     top: steps.reduce((most, { step }) => Math.max(most, step!.top ?? 0), 0),
     wantLogits: steps.some(({ step }) => step!.logits),
   };
@@ -127,6 +128,23 @@ function settingsOf(steps: readonly Part[], outputs: number): Float64Array {
     }
   }
   return settings;
+}
+
+function masksOf(steps: readonly Part[], outputs: number) {
+  const maskOf = new Int32Array(outputs).fill(-1);
+  const distinct = new Map<Int32Array, number>();
+  let row = 0;
+  for (const { step, tokens } of steps)
+    for (let i = 0; i < tokens.length; i++, row++) {
+      const mask = step!.masks?.[i];
+      if (mask === undefined) continue;
+      if (!distinct.has(mask)) distinct.set(mask, distinct.size);
+      maskOf[row] = distinct.get(mask)!;
+    }
+  const words = distinct.keys().next().value?.length ?? 0;
+  const masks = new Int32Array(distinct.size * words);
+  for (const [mask, at] of distinct) masks.set(mask, at * words);
+  return { maskOf, masks };
 }
 
 function adjustmentsOf(steps: readonly Part[], outputs: number) {

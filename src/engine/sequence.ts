@@ -17,6 +17,8 @@ export interface StepOptions {
   readonly top?: number;
   /** [n] tokens whose log-probabilities are wanted, whatever is drawn; default: none. */
   readonly score?: readonly number[];
+  /** [n] for each token which ones may be picked after it, as bits; undefined: all. Default: all, everywhere. */
+  readonly masks?: readonly (Int32Array | undefined)[];
   /** Give every row's logits too (a copy of vocab numbers each). */
   readonly logits?: boolean;
   readonly signal?: AbortSignal | undefined;

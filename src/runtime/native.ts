@@ -39,6 +39,10 @@ export interface NativePass {
   adjustTokens?: Int32Array;
   adjustRepetition?: Float32Array;
   adjustAdd?: Float32Array;
+  /** For each output which of `masks` bounds the pick, -1: none. Both or neither. */
+  maskOf?: Int32Array;
+  /** [masks × words] bit `id & 31` of word `id >> 5`: the token may be picked; words of 32 cover the vocabulary. */
+  masks?: Int32Array;
   top: number;
   wantLogits: boolean;
 }

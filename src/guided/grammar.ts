@@ -1,0 +1,238 @@
+// A grammar over bytes: rules whose right-hand sides are regular expressions that may call rules. It is compiled to one
+// network of states (Woods 1970, "Transition network grammars for natural language analysis") that automaton.ts runs.
+import { OutriderError } from "../errors.js";
+
+/** The right-hand side of a rule. Text is UTF-8; a byte set matches one byte. */
+export type Expression =
+  | { readonly kind: "bytes"; readonly ranges: readonly (readonly [number, number])[] }
+  | { readonly kind: "sequence"; readonly parts: readonly Expression[] }
+  | { readonly kind: "choice"; readonly options: readonly Expression[] }
+  /** `most` may be Infinity. */
+  | { readonly kind: "repeat"; readonly part: Expression; readonly least: number; readonly most: number }
+  | { readonly kind: "rule"; readonly name: string };
+
+export const empty: Expression = { kind: "sequence", parts: [] };
+export const sequence = (...parts: Expression[]): Expression =>
+  parts.length === 1 ? parts[0]! : { kind: "sequence", parts };
+export const choice = (...options: Expression[]): Expression =>
+  options.length === 1 ? options[0]! : { kind: "choice", options };
+export const repeat = (part: Expression, least: number, most: number): Expression => ({
+  kind: "repeat",
+  part,
+  least,
+  most,
+});
+export const rule = (name: string): Expression => ({ kind: "rule", name });
+export const literal = (text: string): Expression =>
+  sequence(
+    ...Array.from(new TextEncoder().encode(text), (b): Expression => ({ kind: "bytes", ranges: [[b, b]] })),
+  );
+
+/** States by number; a rule is the part of the network between its `start` and its `end`. */
+export interface Network {
+  readonly start: number;
+  /** Ranges of bytes and where they lead. */
+  readonly edges: readonly (readonly {
+    readonly low: number;
+    readonly high: number;
+    readonly to: number;
+  }[])[];
+  /** Rules to call, by their first state, and where to go on afterwards. */
+  readonly calls: readonly (readonly { readonly start: number; readonly to: number }[])[];
+  readonly jumps: readonly (readonly number[])[];
+  readonly isEnd: readonly boolean[];
+}
+
+const maxStates = 100_000;
+
+export function grammarError(what: string): OutriderError {
+  return new OutriderError("ERR_GRAMMAR", what);
+}
+
+/**
+ * Compiles `rules`, beginning with `root`. Throws `ERR_GRAMMAR` for an undefined rule, left recursion, a grammar that
+ * no text satisfies, or one of more than 100,000 states.
+ */
+export function compile(rules: ReadonlyMap<string, Expression>, root: string): Network {
+  const edges: { low: number; high: number; to: number }[][] = [];
+  const calls: { rule: string; to: number }[][] = [];
+  const jumps: number[][] = [];
+  const state = () => {
+    if (edges.length >= maxStates)
+      throw grammarError(`the grammar has more than ${maxStates} states; shorten its repetitions`);
+    calls.push([]);
+    jumps.push([]);
+    return edges.push([]) - 1;
+  };
+  const build = (e: Expression, from: number, to: number): void => {
+    switch (e.kind) {
+      case "bytes":
+        for (const [low, high] of e.ranges) edges[from]!.push({ low, high, to });
+        return;
+      case "sequence": {
+        let at = from;
+        e.parts.forEach((part, i) => {
+          const next = i === e.parts.length - 1 ? to : state();
+          build(part, at, next);
+          at = next;
+        });
+        if (e.parts.length === 0) jumps[from]!.push(to);
+        return;
+      }
+      case "choice":
+        for (const option of e.options) build(option, from, to);
+        return;
+      case "repeat": {
+        let at = from;
+        for (let i = 0; i < e.least; i++) {
+          const next = state();
+          build(e.part, at, next);
+          at = next;
+        }
+        if (e.most === Number.POSITIVE_INFINITY) {
+          const loop = state();
+          jumps[at]!.push(loop);
+          const back = state();
+          build(e.part, loop, back);
+          jumps[back]!.push(loop);
+          jumps[loop]!.push(to);
+          return;
+        }
+        for (let i = e.least; i < e.most; i++) {
+          jumps[at]!.push(to);
+          const next = state();
+          build(e.part, at, next);
+          at = next;
+        }
+        jumps[at]!.push(to);
+        return;
+      }
+      case "rule":
+        if (!rules.has(e.name)) throw grammarError(`the rule "${e.name}" is not defined`);
+        calls[from]!.push({ rule: e.name, to });
+    }
+  };
+  const bounds = new Map<string, { start: number; end: number }>();
+  for (const [name, body] of rules) {
+    const start = state();
+    const end = state();
+    bounds.set(name, { start, end });
+    build(body, start, end);
+  }
+  const top = bounds.get(root);
+  if (!top) throw grammarError(`the rule "${root}" is not defined`);
+  const ruleStarts = [...bounds];
+  prune(edges, calls, jumps, bounds, root);
+  refuseLeftRecursion(calls, jumps, bounds);
+  const isEnd = new Array<boolean>(edges.length).fill(false);
+  for (const [, { end }] of ruleStarts) isEnd[end] = true;
+  return {
+    start: top.start,
+    edges,
+    calls: calls.map((list) => list.map(({ rule: name, to }) => ({ start: bounds.get(name)!.start, to }))),
+    jumps,
+    isEnd,
+  };
+}
+
+type Bounds = ReadonlyMap<string, { readonly start: number; readonly end: number }>;
+
+/** Takes away every way that cannot be finished, so that a text on its way can always be completed. */
+function prune(
+  edges: { low: number; high: number; to: number }[][],
+  calls: { rule: string; to: number }[][],
+  jumps: number[][],
+  bounds: Bounds,
+  root: string,
+): void {
+  const finite = new Set<string>(); // rules that some text satisfies
+  const alive = new Uint8Array(edges.length);
+  for (const { end } of bounds.values()) alive[end] = 1;
+  // Backwards from the ends, again whenever a rule proves finite and its calls become usable.
+  const before: { from: number; rule?: string }[][] = edges.map(() => []);
+  for (let s = 0; s < edges.length; s++) {
+    for (const { to } of edges[s]!) before[to]!.push({ from: s });
+    for (const to of jumps[s]!) before[to]!.push({ from: s });
+    for (const call of calls[s]!) before[call.to]!.push({ from: s, rule: call.rule });
+  }
+  const ruleOf = new Map([...bounds].map(([name, { start }]) => [start, name]));
+  const waiting = new Map<string, number[]>(); // states that live as soon as the rule is finite
+  const queue = [...bounds.values()].map(({ end }) => end);
+  const revive = (s: number) => {
+    if (alive[s]) return;
+    alive[s] = 1;
+    queue.push(s);
+  };
+  const settle = (s: number) => {
+    const name = ruleOf.get(s);
+    if (name === undefined || finite.has(name)) return;
+    finite.add(name);
+    for (const from of waiting.get(name) ?? []) revive(from);
+  };
+  while (queue.length > 0) {
+    const s = queue.pop()!;
+    settle(s);
+    for (const { from, rule: name } of before[s]!) {
+      if (name === undefined || finite.has(name)) revive(from);
+      else waiting.set(name, [...(waiting.get(name) ?? []), from]);
+    }
+  }
+  if (!finite.has(root)) throw grammarError("no text satisfies it");
+  for (let s = 0; s < edges.length; s++) {
+    edges[s] = edges[s]!.filter(({ to }) => alive[to]);
+    jumps[s] = jumps[s]!.filter((to) => alive[to]);
+    calls[s] = calls[s]!.filter(({ rule: name, to }) => alive[to] && finite.has(name));
+  }
+}
+
+function refuseLeftRecursion(
+  calls: readonly (readonly { rule: string; to: number }[])[],
+  jumps: readonly (readonly number[])[],
+  bounds: Bounds,
+): void {
+  const nullable = new Set<string>();
+  /** Rules called before any byte is consumed; whether the rule's end is reached so. */
+  const firstCalls = (name: string) => {
+    const { start, end } = bounds.get(name)!;
+    const seen = new Set([start]);
+    const stack = [start];
+    const called = new Set<string>();
+    while (stack.length > 0) {
+      const s = stack.pop()!;
+      const next = [...jumps[s]!];
+      for (const call of calls[s]!) {
+        called.add(call.rule);
+        if (nullable.has(call.rule)) next.push(call.to);
+      }
+      for (const to of next)
+        if (!seen.has(to)) {
+          seen.add(to);
+          stack.push(to);
+        }
+    }
+    return { called, isNullable: seen.has(end) };
+  };
+  for (let before = -1; before !== nullable.size; ) {
+    before = nullable.size;
+    for (const name of bounds.keys()) if (firstCalls(name).isNullable) nullable.add(name);
+  }
+  const first = new Map([...bounds.keys()].map((name) => [name, [...firstCalls(name).called]]));
+  const done = new Set<string>();
+  for (const root of first.keys()) {
+    const path: { name: string; next: number }[] = [{ name: root, next: 0 }];
+    const open = new Set([root]);
+    while (path.length > 0) {
+      const here = path.at(-1)!;
+      const next = first.get(here.name)![here.next++];
+      if (next === undefined) {
+        done.add(here.name);
+        open.delete(here.name);
+        path.pop();
+      } else if (open.has(next)) throw grammarError(`the rule "${next}" begins with itself (left recursion)`);
+      else if (!done.has(next)) {
+        open.add(next);
+        path.push({ name: next, next: 0 });
+      }
+    }
+  }
+}
