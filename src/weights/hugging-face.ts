@@ -91,14 +91,14 @@ async function openWeights(folder: string, opened: Safetensors[]): Promise<Map<s
       places.set(tensor.name, { file: opened[0]!.file, tensor, before: 0 });
     return places;
   }
-  let before = 0;
-  for (const [name, tensors] of shardsOf(index, indexPath)) {
-    const shard = await openShard(
-      join(folder, name),
-      `${quote(name)}, which the index names, is missing`,
-      folder,
+  const shards = shardsOf(index, indexPath);
+  for (const name of shards.keys())
+    opened.push(
+      await openShard(join(folder, name), `${quote(name)}, which the index names, is missing`, folder),
     );
-    opened.push(shard);
+  let before = 0;
+  for (const [i, [name, tensors]] of [...shards].entries()) {
+    const shard = opened[i]!;
     for (const tensor of tensors) {
       const found = shard.tensors.get(tensor);
       if (found === undefined)
