@@ -68,6 +68,7 @@ const loadKeys = [
   "onProgress",
   "draftModel",
   "quantize",
+  "memoryLimit",
   "offline",
   "onDownload",
 ];

@@ -79,6 +79,7 @@ const flags: Readonly<Record<string, string>> = {
   draftLength: "--draft-length",
   threads: "--threads",
   context: "--context",
+  memoryLimit: "--memory-limit",
 };
 
 /** Writes the error to stderr, with the stack under it for --debug; returns the exit code. */

@@ -1,7 +1,8 @@
 import { locateModel } from "../api/locate-model.js";
 import { OutriderError } from "../errors.js";
 import { embeddedModel } from "../index.js";
-import { memoryNeeded, planModel } from "../models/load.js";
+import { planModel } from "../models/load.js";
+import { availableMemory, judgeMemory, type MemoryVerdict, memoryNeeded } from "../models/memory.js";
 import { coreInfo } from "../runtime/native.js";
 import type { MetadataValue } from "../weights/gguf.js";
 import type { ModelSource, TensorInfo } from "../weights/model-source.js";
@@ -32,7 +33,12 @@ export async function inspect(source: string | undefined, flags: InspectFlags): 
 }
 
 type Use =
-  | { readonly supported: true; readonly context: number; readonly weights: number; readonly cache: number }
+  | ({
+      readonly supported: true;
+      readonly context: number;
+      readonly weights: number;
+      readonly cache: number;
+    } & MemoryVerdict)
   | { readonly supported: false; readonly reason: string };
 
 /** A file that cannot be run can still be looked at. */
@@ -43,7 +49,13 @@ function whatItTakes(file: ModelSource, { context, precise }: InspectFlags): Use
     if (context !== undefined && (context < 1 || context > most))
       throw usageError(`context is ${context}, expected a whole number from 1 to ${most}`, "context");
     const positions = context ?? Math.min(most, 8192);
-    return { supported: true, context: positions, ...memoryNeeded(plan, positions, precise ? "f32" : "f16") };
+    const precision = precise ? "f32" : "f16";
+    return {
+      supported: true,
+      context: positions,
+      ...memoryNeeded(plan, positions, precision),
+      ...judgeMemory(plan, positions, precision, availableMemory()),
+    };
   } catch (error) {
     if (!(error instanceof OutriderError) || error.code === "ERR_BAD_REQUEST") throw error;
     return { supported: false, reason: error.message };
@@ -70,6 +82,8 @@ function asText(file: ModelSource, use: Use, instructionSets: InstructionSets): 
         ["weights", megabytes(use.weights)],
         [`keys and values of ${count(use.context)} tokens`, megabytes(use.cache)],
         ["together", megabytes(use.weights + use.cache)],
+        ["available on this machine", megabytes(use.available)],
+        ...(use.advice === undefined ? [] : [["does not fit", use.advice]]),
       ]
     : [["cannot be run", printable(use.reason)]];
   const others = instructionSets.available.filter((name) => name !== instructionSets.used);

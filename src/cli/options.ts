@@ -15,6 +15,7 @@ export interface ModelFlags {
   readonly precise?: boolean;
   readonly quantize?: Quantization;
   readonly offline?: boolean;
+  readonly memoryLimit?: number;
   readonly json?: boolean;
   readonly quiet?: boolean;
 }
@@ -56,6 +57,13 @@ export function parseCount(text: string): number {
   throw new InvalidArgumentError("Expected a whole number from 1.");
 }
 
+/** "8", "0.5": bytes of so many GB; "none": Infinity. */
+export function parseGigabytes(text: string): number {
+  const value = text === "none" ? Number.POSITIVE_INFINITY : 1e9 * parseNumber(text);
+  if (value > 0) return value;
+  throw new InvalidArgumentError("Expected a number of GB, more than 0, or none.");
+}
+
 export function modelOptions(command: Command): Command {
   return command
     .option(
@@ -66,6 +74,11 @@ export function modelOptions(command: Command): Command {
     .option("--context <n>", "most tokens of one text (default: the model's, at most 8,192)", parseWhole)
     .option("--precise", "activations and cache in float32: slower, for comparison")
     .addOption(quantizeOption())
+    .option(
+      "--memory-limit <gb>",
+      "memory the model may take, or none (default: what is available)",
+      parseGigabytes,
+    )
     .option("--offline", "models of the hub from the cache only");
 }
 
@@ -131,6 +144,7 @@ export function loadOptions(flags: ModelFlags, env: NodeJS.ProcessEnv): LoadOpti
     draftModel: flags.draftModel,
     quantize: flags.quantize,
     offline: flags.offline,
+    memoryLimit: flags.memoryLimit,
     instructionSet: instructionSetFrom(env),
   };
 }

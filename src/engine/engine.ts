@@ -1,6 +1,7 @@
 import { OutriderError } from "../errors.js";
 import type { ModelConfig } from "../models/architecture.js";
-import { LoadedWeights, type ModelPlan, memoryNeeded, planModel } from "../models/load.js";
+import { LoadedWeights, type ModelPlan, planModel } from "../models/load.js";
+import { availableMemory, checkMemory, judgeMemory, memoryNeeded } from "../models/memory.js";
 import { Core, type InstructionSet } from "../runtime/core.js";
 import { blockSize, KvCache } from "../runtime/kv-cache.js";
 import { type Program, ProgramBuilder } from "../runtime/program.js";
@@ -28,6 +29,11 @@ export interface EngineOptions {
    * what was never touched takes no memory. Finished texts keep up to a quarter for those who begin in the same way.
    */
   readonly sequences?: number | undefined;
+  /**
+   * Bytes of memory that the model may take, with one full context; more is ERR_MODEL_LIMIT before anything is loaded.
+   * Default: what this machine, or its container, has available. Infinity: whatever it takes.
+   */
+  readonly memoryLimit?: number | undefined;
   /** Hears the bytes of weights loaded so far and in all. */
   readonly onProgress?: ((done: number, total: number) => void) | undefined;
 }
@@ -104,6 +110,13 @@ export class Engine implements AsyncDisposable {
   static async load(file: ModelSource, options: EngineOptions = {}): Promise<Engine> {
     const plan = planModel(file);
     checkOptions(options, plan.config);
+    const verdict = judgeMemory(
+      plan,
+      options.context ?? Math.min(plan.config.context, defaultContext),
+      options.precise ? "f32" : "f16",
+      options.memoryLimit ?? availableMemory(),
+    );
+    checkMemory(file.path, verdict);
     const core = new Core(options.threads, options.instructionSet);
     let weights: LoadedWeights | undefined;
     try {
@@ -293,6 +306,11 @@ function noRoom(positions: number): OutriderError {
 }
 
 function checkOptions(options: EngineOptions, config: ModelConfig): void {
+  const { memoryLimit } = options;
+  if (memoryLimit !== undefined && !(typeof memoryLimit === "number" && memoryLimit > 0))
+    throw new OutriderError("ERR_BAD_REQUEST", `memoryLimit is ${memoryLimit}, expected bytes, more than 0`, {
+      param: "memoryLimit",
+    });
   const check = (name: "threads" | "context" | "prefillChunk" | "sequences", least: number, most: number) => {
     const value = options[name];
     if (value !== undefined && (!Number.isInteger(value) || value < least || value > most))

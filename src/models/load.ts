@@ -1,5 +1,4 @@
 import { OutriderError } from "../errors.js";
-import { KvCache } from "../runtime/kv-cache.js";
 import { Arena, isWeightType, type Weight } from "../runtime/weight.js";
 import type { ModelSource, TensorInfo } from "../weights/model-source.js";
 import { packedBytes, packMatrices, readVector } from "../weights/pack.js";
@@ -16,6 +15,8 @@ export interface ModelPlan {
   readonly tensors: ReadonlyMap<string, PlannedTensor>;
   /** Bytes of these tensors in the file. */
   readonly bytes: number;
+  /** Bytes that they take once they are in the core. */
+  readonly packedBytes: number;
 }
 
 interface PlannedTensor {
@@ -49,7 +50,16 @@ export function planModel(file: ModelSource): ModelPlan {
       `${file.path}: ${unused.length} tensors are not part of architecture ${architecture.name}, the first is ` +
         `${unused[0]}: the file needs something that this architecture does not have`,
     );
-  return { architecture, config, tensors, bytes };
+  const packed = [...tensors.values()].map((tensor) => tensorBytes(file, tensor));
+  return { architecture, config, tensors, bytes, packedBytes: packed.reduce((sum, n) => sum + n, 0) };
+}
+
+const isVector = ({ spec }: PlannedTensor) => spec.shape.length === 1;
+/** Rows of the matrices that a tensor holds one after another. */
+const partsOf = ({ info, spec }: PlannedTensor) => spec.fused ?? [info.rows];
+
+function tensorBytes(file: ModelSource, tensor: PlannedTensor): number {
+  return isVector(tensor) ? tensor.info.bytes : packedBytes(file, tensor.info, partsOf(tensor));
 }
 
 function checkTensor(file: string, tensor: TensorInfo, spec: TensorSpec): void {
@@ -93,11 +103,9 @@ export class LoadedWeights implements ModelWeights, Disposable {
       done += bytes;
       onProgress?.(done, plan.bytes);
     };
-    const isVector = ({ spec }: PlannedTensor) => spec.shape.length === 1;
-    const partsOf = ({ info, spec }: PlannedTensor) => spec.fused ?? [info.rows];
     const queue = [...plan.tensors.values()].sort((a, b) => a.info.offset - b.info.offset).reverse();
     const matrices = queue.filter((tensor) => !isVector(tensor));
-    const arena = new Arena(matrices.reduce((sum, t) => sum + packedBytes(file, t.info, partsOf(t)), 0));
+    const arena = new Arena(matrices.reduce((sum, tensor) => sum + tensorBytes(file, tensor), 0));
     weights.#arena = arena;
     const worker = async () => {
       for (let tensor = queue.pop(); tensor; tensor = queue.pop()) {
@@ -170,17 +178,4 @@ function missing(name: string): never {
     "ERR_PROGRAM",
     `weight ${name} is used by the architecture's program but was not asked for when the model was planned`,
   );
-}
-
-/** Bytes that a model takes in memory: packed weights, and keys and values for `context` positions. */
-export function memoryNeeded(
-  plan: ModelPlan,
-  context: number,
-  precision: "f16" | "f32",
-): { weights: number; cache: number } {
-  const { layers, numKvHeads, headDim } = plan.config;
-  return {
-    weights: plan.bytes,
-    cache: context * KvCache.bytesPerPosition(layers, numKvHeads, headDim, precision),
-  };
 }
