@@ -718,12 +718,13 @@ void Program::forExperts(int routes, int rows, int in, int inSlots, int experts,
     before += cost * tiles;
     if (first >= last) continue;
     const int* slots = chosen.data() + next[size_t(e)] - count;
-    for (int i = 0; i < count; i += kStepRows) {
-      const int n = std::min(kStepRows, count - i);
+    const int rowStep = stepRows(x.rowBytes);
+    for (int i = 0; i < count; i += rowStep) {
+      const int n = std::min(rowStep, count - i);
       const auto rowOf = [&](int j) { return x.data + x.rowBytes * size_t(inSlots == 1 ? slots[i + j] / used : slots[i + j]); };
       const uint8_t* from = rowOf(0);
       if (n > 1) {
-        if (gathered.bytes() < x.rowBytes * kStepRows) gathered = Memory(x.rowBytes * kStepRows);
+        if (gathered.bytes() < x.rowBytes * size_t(rowStep)) gathered = Memory(x.rowBytes * size_t(rowStep));
         for (int j = 0; j < n; j++) std::memcpy(gathered.data() + x.rowBytes * size_t(j), rowOf(j), x.rowBytes);
         from = gathered.data();
       }
