@@ -1,6 +1,6 @@
 // Clients that leave, engines that die, signals, several models: against the built server as a process.
 import { spawn } from "node:child_process";
-import { writeFileSync } from "node:fs";
+import { mkdirSync, mkdtempSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import path from "node:path";
 import { describe, expect, test } from "vitest";
@@ -261,4 +261,37 @@ describe("models", () => {
     await using server = await startServer(["--model", `tiny=${tiny}`]);
     expect((await server.get("/ready")).status).toBe(200);
   });
+});
+
+test("files for browsers come with a strict policy, and need no key; others are not there", async () => {
+  const folder = mkdtempSync(path.join(tmpdir(), "outrider-web-"));
+  mkdirSync(path.join(folder, "assets"));
+  writeFileSync(path.join(folder, "index.html"), "<!doctype html><title>x</title>");
+  writeFileSync(path.join(folder, "assets/app.js"), "export {};");
+  const models = [{ name: "tiny", source: { file: tiny } }];
+  const built = path.resolve(import.meta.dirname, "../dist/server/index.js");
+  const { serve } = (await import(built)) as typeof import("../src/server/index.js");
+  const server = await serve({
+    models,
+    version: "1",
+    port: 0,
+    apiKeys: ["k"],
+    webFolder: folder,
+    logLevel: "silent",
+  });
+  try {
+    const page = await fetch(`${server.url}/`);
+    expect(await page.text()).toContain("<title>x</title>");
+    expect(page.headers.get("content-security-policy")).toContain("default-src 'none'");
+    const etag = page.headers.get("etag")!;
+    expect((await fetch(`${server.url}/index.html`, { headers: { "if-none-match": etag } })).status).toBe(
+      304,
+    );
+    const script = await fetch(`${server.url}/assets/app.js`);
+    expect(script.headers.get("content-type")).toContain("text/javascript");
+    for (const path of ["/assets/", "/assets/../../x", "/%2e%2e%2fpackage.json", "/v1/models"])
+      expect([path, (await fetch(server.url + path)).status]).toEqual([path, 401]);
+  } finally {
+    await server.close();
+  }
 });

@@ -1,11 +1,12 @@
 import { randomInt } from "node:crypto";
 import { type DecodeStats, tokensPerPass } from "../decoding/stats.js";
 import { OutriderError } from "../errors.js";
+import type { Request as ScheduledRequest } from "../scheduling/scheduler.js";
 import type { Metrics } from "./metrics.js";
 import type { Lease, Models } from "./models.js";
 import type { Job, JobPiece, JobResult } from "./protocol.js";
-import { type Request as ScheduledRequest, takeTurn } from "./scheduler.js";
 import type { SamplingRequest } from "./schemas.js";
+import { takeTurn } from "./turn.js";
 
 /** What every route that generates needs of the server. */
 export interface Answering {
@@ -29,7 +30,7 @@ export interface AnswerPiece {
 }
 
 /** What a scheduler wants to know of a request. */
-type Shape = Pick<ScheduledRequest, "promptLength" | "maxTokens">;
+type Shape = Pick<ScheduledRequest, "promptLength" | "maxTokens" | "text">;
 
 /** The model, when the request's turn has come; both are kept until `leave`. */
 async function enter({ models, deadline }: Answering, caller: Caller, model: string, shape: Shape) {
@@ -42,13 +43,13 @@ async function enter({ models, deadline }: Answering, caller: Caller, model: str
   });
   try {
     const lease = await until(models.lease(model), turn.signal);
-    const leave = () => {
+    const leave = (whole: boolean) => {
       lease.release();
-      turn.release();
+      turn.release(whole);
     };
-    return { lease, signal: turn.signal, leave };
+    return { lease, signal: turn.signal, emitted: turn.emitted, leave };
   } catch (error) {
-    turn.release();
+    turn.release(false);
     throw error;
   }
 }
@@ -65,7 +66,7 @@ export async function inTurn<T>(
   try {
     return await work(lease, signal);
   } finally {
-    leave();
+    leave(false);
   }
 }
 
@@ -82,9 +83,10 @@ export async function* answer(
   const observed = server.metrics.request(model);
   let reason = "error";
   try {
-    const { lease, signal, leave } = await enter(server, caller, model, {
+    const { lease, signal, emitted, leave } = await enter(server, caller, model, {
       promptLength: jobs.reduce((sum, { prompt }) => sum + estimateTokens(prompt), 0),
       maxTokens: Math.max(...jobs.map(({ options }) => options.maxTokens ?? Number.MAX_SAFE_INTEGER)),
+      text: questionOf(jobs[0]!.prompt),
     });
     try {
       observed.started();
@@ -92,10 +94,11 @@ export async function* answer(
       const texts = jobs.map((job) => lease.engine.generate(job, signal));
       const results = yield* sideBySide(texts, observed.piece);
       for (const result of results) observed.finished(result);
+      emitted(results.reduce((sum, { completionTokens }) => sum + completionTokens, 0));
       reason = results[0]?.finishReason ?? "stop";
       return results;
     } finally {
-      leave();
+      leave(reason !== "error");
     }
   } finally {
     observed.ended(caller.signal.aborted ? "abort" : reason);
@@ -150,6 +153,12 @@ function checkLength(prompt: Job["prompt"], context: number): void {
     `the prompt has ${prompt.tokens.length} tokens, the context holds ${context}`,
     { param: "prompt", details: { n_prompt_tokens: prompt.tokens.length, n_ctx: context } },
   );
+}
+
+/** What a prediction of the answer's length may go by. */
+function questionOf(prompt: Job["prompt"]): string | undefined {
+  if ("messages" in prompt) return prompt.messages.at(-1)?.content;
+  return "text" in prompt ? prompt.text.slice(-2000) : undefined;
 }
 
 /** Four characters a token is near enough to put requests in order. */

@@ -24,6 +24,7 @@ import {
   tokenizeRequest,
 } from "./schemas.js";
 import { streamEvents } from "./sse.js";
+import type { StaticFile } from "./static-files.js";
 import { validate } from "./validate.js";
 
 export interface AppOptions extends Answering {
@@ -34,6 +35,8 @@ export interface AppOptions extends Answering {
   readonly keys: readonly Buffer[];
   readonly log: Logger;
   readonly logPrompts: boolean;
+  /** The playground, by path. */
+  readonly files: ReadonlyMap<string, StaticFile>;
   /** Whether the server takes requests: its first model is loaded and it is not stopping. */
   readonly ready: () => boolean;
 }
@@ -50,8 +53,8 @@ export interface Route {
   readonly handle: (context: Context<Env>, body: never) => Response | Promise<Response>;
 }
 
-/** Without a key: whether the server lives must be seen by those who watch it. */
-const open = new Set(["/health"]);
+/** Without a key: whether the server lives must be seen by those who watch it. The playground's files tell nothing. */
+const open = (path: string, files: AppOptions["files"]) => path === "/health" || files.has(path);
 
 /** The whole HTTP API. */
 export function createApp(options: AppOptions): Hono<Env> {
@@ -64,6 +67,7 @@ export function createApp(options: AppOptions): Hono<Env> {
     const started = performance.now();
     c.set("caller", { requestId, key: "", signal: c.req.raw.signal });
     c.header("x-request-id", requestId);
+    c.header("x-content-type-options", "nosniff");
     try {
       const preflight = admit(c);
       if (preflight) c.res = preflight;
@@ -108,6 +112,12 @@ export function createApp(options: AppOptions): Hono<Env> {
         `${path} takes ${methods.join(", ")}, not ${c.req.method.slice(0, 20)}`,
       );
     });
+  for (const [path, { bytes, headers }] of options.files)
+    app.get(path, (c) =>
+      c.req.header("if-none-match") === headers.etag
+        ? c.body(null, 304, headers)
+        : c.body(bytes, 200, headers),
+    );
   app.notFound((c) =>
     fail(c, new OutriderError("ERR_NOT_FOUND", "there is no such path; see /openapi.json")),
   );
@@ -128,7 +138,7 @@ export function createApp(options: AppOptions): Hono<Env> {
         return c.body(null, 204);
       }
     }
-    if (keys.length > 0 && !open.has(c.req.path)) {
+    if (keys.length > 0 && !open(c.req.path, options.files)) {
       const key = checkKey(headers.authorization, keys);
       c.set("caller", { ...c.get("caller"), key: String(key) });
     }

@@ -167,7 +167,11 @@ const calls: {
     const tokens = typeof input === "string" ? await promptTokens({ text: input }) : input;
     return { vector: await model!.embed(tokens, { pooling, signal }), tokens: tokens.length };
   },
-  state: () => ({ rss: process.memoryUsage.rss(), passMs: [] }),
+  state: () => ({
+    rss: process.memoryUsage.rss(),
+    passMs: model!.passCosts,
+    cache: model!.cacheUsage,
+  }),
 };
 
 function call(name: CallName, request: never, signal: AbortSignal): unknown {

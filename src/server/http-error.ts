@@ -96,6 +96,6 @@ export function describeError(error: unknown): { status: Status; body: ErrorBody
         ...error.details,
       },
     },
-    ...(status === 429 || status === 503 ? { retryAfter: 1 } : undefined),
+    ...(status === 429 || status === 503 ? { retryAfter: error.details?.retryAfter ?? 1 } : undefined),
   };
 }

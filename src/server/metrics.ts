@@ -43,6 +43,18 @@ export function createMetrics(models: () => Models): Metrics {
   gauge("model_loaded", "Whether the model is in memory.", ({ info }) => (info ? 1 : 0));
   gauge("model_memory_bytes", "Packed weights, and the cache of one full context.", ({ bytes }) => bytes);
   gauge("engine_restarts_total", "How often the model's process had to be started again.", (m) => m.restarts);
+  new Gauge({
+    name: "outrider:kv_cache_usage_perc",
+    help: "The part of the key/value cache that texts under way hold, 0 to 1.",
+    ...common,
+    async collect() {
+      for (const { name, info, engine } of models().list()) {
+        const state =
+          info && (await engine!.call("state", {}, AbortSignal.timeout(1000)).catch(() => undefined));
+        if (state) this.set({ model_name: name }, state.cache.used / state.cache.positions);
+      }
+    },
+  });
   const promptTokens = counter("prompt_tokens_total", "Tokens of prompts.");
   const generationTokens = counter("generation_tokens_total", "Tokens of answers.");
   const prefixQueries = counter("prefix_cache_queries_total", "Tokens of prompts looked up in the cache.");

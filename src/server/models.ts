@@ -1,8 +1,8 @@
 import { stat } from "node:fs/promises";
 import { OutriderError, quote } from "../errors.js";
+import type { Scheduler } from "../scheduling/scheduler.js";
 import { type EngineEvents, EngineProcess } from "./engine-process.js";
 import type { EngineInfo, EngineSource } from "./protocol.js";
-import type { Scheduler } from "./scheduler.js";
 
 export interface ModelSpec {
   /** As requests name it. */

@@ -84,8 +84,10 @@ export interface EngineCalls {
 export interface EngineState {
   /** Bytes of the process in memory. */
   readonly rss: number;
-  /** [n - 1] milliseconds of a pass over n tokens, as far as measured. */
-  readonly passMs: readonly (number | undefined)[];
+  /** [n - 1] milliseconds of a pass over n tokens, 1 to 16; empty before the first pass. */
+  readonly passMs: readonly number[];
+  /** Positions of the key/value cache. */
+  readonly cache: { readonly positions: number; readonly used: number; readonly kept: number };
 }
 
 export type CallName = keyof EngineCalls;

@@ -1,14 +1,18 @@
 import { createServer, type Server as HttpServer, type ServerResponse } from "node:http";
 import type { AddressInfo, Socket } from "node:net";
+import { fileURLToPath } from "node:url";
 import { getRequestListener } from "@hono/node-server";
 import { type Logger, pino } from "pino";
 import { OutriderError, quote } from "../errors.js";
+import { LengthPredictor } from "../scheduling/length-predictor.js";
+import { createScheduler } from "../scheduling/scheduler.js";
 import { isLoopback, sha256 } from "./access.js";
 import { createApp } from "./app.js";
 import { defaultLimits, type Limits } from "./limits.js";
 import { createMetrics } from "./metrics.js";
 import { type ModelSpec, Models } from "./models.js";
-import { firstComeFirstServed } from "./scheduler.js";
+
+import { readStaticFiles } from "./static-files.js";
 
 export interface ServeOptions {
   /** The first is loaded at once and meant by requests that name none; the others when they are first asked for. */
@@ -32,6 +36,8 @@ export interface ServeOptions {
   readonly limits?: Partial<Limits>;
   readonly logLevel?: string;
   readonly logPrompts?: boolean;
+  /** Files for browsers, served at `/`; default: the playground. */
+  readonly webFolder?: string;
 }
 
 /** A server that listens. */
@@ -41,6 +47,8 @@ export interface Server {
   /** Takes nothing new, gives answers under way their time, then ends. A second call waits for the first. */
   close(): Promise<void>;
 }
+
+const playground = fileURLToPath(new URL("../../web/dist", import.meta.url));
 
 /** Listens, then loads the first model; rejects where the address cannot be had or that model cannot be loaded. */
 export async function serve(options: ServeOptions): Promise<Server> {
@@ -58,7 +66,7 @@ export async function serve(options: ServeOptions): Promise<Server> {
   let loaded = false;
   const models = new Models(options.models, {
     memoryBudget: options.memoryBudget,
-    scheduler: () => firstComeFirstServed(limits),
+    scheduler: () => createScheduler({ ...limits, predictor: new LengthPredictor() }),
     events: (model) => ({
       onOutput: (line) => log.warn({ model, line }, "engine says"),
       onExit: (exit) => log.error({ model, ...exit }, "engine ended"),
@@ -75,6 +83,7 @@ export async function serve(options: ServeOptions): Promise<Server> {
     deadline: limits.deadline,
     version: options.version,
     logPrompts: options.logPrompts ?? false,
+    files: readStaticFiles(options.webFolder ?? playground),
     host: {
       bound,
       keyed: keys.length > 0,
