@@ -2,6 +2,7 @@ import { randomInt } from "node:crypto";
 import { type DecodeStats, tokensPerPass } from "../decoding/stats.js";
 import { OutriderError } from "../errors.js";
 import type { Request as ScheduledRequest } from "../scheduling/scheduler.js";
+import { messageText } from "../text/chat-template.js";
 import type { Metrics } from "./metrics.js";
 import type { Lease, Models } from "./models.js";
 import type { Job, JobPiece, JobResult } from "./protocol.js";
@@ -157,7 +158,7 @@ function checkLength(prompt: Job["prompt"], context: number): void {
 
 /** What a prediction of the answer's length may go by. */
 function questionOf(prompt: Job["prompt"]): string | undefined {
-  if ("messages" in prompt) return prompt.messages.at(-1)?.content;
+  if ("messages" in prompt) return prompt.messages.slice(-1).map(messageText).join("");
   return "text" in prompt ? prompt.text.slice(-2000) : undefined;
 }
 
@@ -165,7 +166,7 @@ function questionOf(prompt: Job["prompt"]): string | undefined {
 function estimateTokens(prompt: Job["prompt"]): number {
   if ("tokens" in prompt) return prompt.tokens.length;
   if ("text" in prompt) return Math.ceil(prompt.text.length / 4);
-  return Math.ceil(prompt.messages.reduce((sum, { content }) => sum + content.length, 0) / 4);
+  return Math.ceil(prompt.messages.reduce((sum, message) => sum + messageText(message).length, 0) / 4);
 }
 
 /** The library's options for a request; answers to one request differ by their seeds. */
