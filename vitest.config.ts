@@ -1,3 +1,6 @@
+import { mkdtempSync } from "node:fs";
+import { tmpdir } from "node:os";
+import path from "node:path";
 import { defineConfig } from "vitest/config";
 
 export default defineConfig({
@@ -8,6 +11,8 @@ export default defineConfig({
     hookTimeout: 120_000,
     // Two processor cores, and a model's passes use both: more workers would only fight.
     maxWorkers: 2,
+    // What models learn while tests run is not the user's.
+    env: { OUTRIDER_CACHE: mkdtempSync(path.join(tmpdir(), "outrider-test-")) },
     typecheck: { enabled: false },
   },
 });

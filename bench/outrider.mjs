@@ -73,7 +73,7 @@ const print = (result) =>
   );
 
 async function decode() {
-  const model = await load(file, { threads, instructionSet });
+  const model = await load(file, { learn: false, threads, instructionSet });
   const generate = async (prompt) => {
     let first;
     const begin = performance.now();
@@ -188,7 +188,7 @@ async function start() {
 }
 
 async function memory() {
-  const model = await load(file, { threads, instructionSet, context: MEMORY_CONTEXT });
+  const model = await load(file, { learn: false, threads, instructionSet, context: MEMORY_CONTEXT });
   const prompt = someTokens(MEMORY_CONTEXT - 128);
   await model.generate(prompt, { strategy, ignoreEnd: true }).result;
   print({ context: MEMORY_CONTEXT, residentMb: round(process.memoryUsage().rss / 2 ** 20) });

@@ -25,7 +25,7 @@ const { values } = parseArgs({
 const top = Number(values.top);
 const out = createWriteStream(values.out);
 const items = readFileSync(values.prompts, "utf8").trim().split("\n").slice(0, Number(values.limit));
-const model = await load(values.model);
+const model = await load(values.model, { learn: false });
 for (const [i, line] of items.entries()) {
   const item = JSON.parse(line);
   const prompt = await model.promptTokens(item.turns?.[0] ?? item.prompt);

@@ -3,7 +3,7 @@
  * seconds, no quiet machine needed. For choosing between drafters.
  *
  *   node bench/record.mjs --prompts PROMPTS.jsonl --out RECORD.jsonl
- *   node bench/simulate.mjs --record RECORD.jsonl [--strategy auto] [--ms 1.87,1.94,…] [--past 1.05,0.2] [--outside 0.12]
+ *   node bench/simulate.mjs --record RECORD.jsonl [--strategy auto] [--learned models/NAME.learned] [--ms 1.87,1.94,…] [--past 1.05,0.2] [--outside 0.12]
  *
  * --ms: the cost of passes over 1, 2, 3 … tokens without a past, beyond the last one as the last step; --past: the
  * microseconds that each position of the past adds to a pass and to each of its tokens; --outside: milliseconds a pass
@@ -16,12 +16,13 @@ import { decode } from "../dist/decoding/decode.js";
 import { DraftMemory } from "../dist/decoding/memory.js";
 import { newStats } from "../dist/decoding/stats.js";
 import { openStrategy } from "../dist/decoding/strategies.js";
+import { greedy, recordedSequence } from "./recorded-sequence.mjs";
 
 const { values } = parseArgs({
   options: {
     record: { type: "string" },
     strategy: { type: "string", default: "auto" },
-    ngrams: { type: "string" },
+    learned: { type: "string" },
     ms: { type: "string", default: "1.87,1.94,2,2.06,2.2,2.37,2.58,2.73,3.1,3.47" },
     past: { type: "string", default: "1.05,0.2" },
     outside: { type: "string", default: "0.12" },
@@ -32,58 +33,10 @@ const outside = Number(values.outside);
 const [read, attend] = values.past.split(",").map((us) => Number(us) / 1000);
 const cost = (n, past) =>
   (ms[n - 1] ?? ms.at(-1) + (n - ms.length) * (ms.at(-1) - ms.at(-2))) + past * (read + n * attend);
-const greedy = {
-  temperature: 0,
-  topK: 0,
-  topP: 1,
-  minP: 0,
-  repetitionPenalty: 1,
-  presencePenalty: 0,
-  frequencyPenalty: 0,
-  logitBias: new Map(),
-  seed: 0,
-  promptLength: 0,
-};
-const UNKNOWN = 0x7fffffff;
-
-/** A sequence that knows one continuation of its prompt. */
-function recorded({ prompt, tokens, top }) {
-  const text = [...prompt, ...tokens];
-  const held = prompt.slice(0, -1);
-  let pending;
-  return {
-    tokens: held,
-    context: 1 << 20,
-    maxStep: 64,
-    async step(pass, { parents, top: count }) {
-      const at = [];
-      const picks = new Int32Array(pass.length).fill(UNKNOWN);
-      const topTokens = new Int32Array(pass.length * count).fill(-1);
-      for (let row = 0; row < pass.length; row++) {
-        const position = row === 0 ? held.length : at[parents[row]] + 1;
-        at.push(text[position] === pass[row] && position >= 0 ? position : Number.NEGATIVE_INFINITY);
-        const next = at[row] + 1 - prompt.length;
-        if (!(next >= 0)) continue;
-        picks[row] = tokens[next] ?? UNKNOWN;
-        for (let i = 0; i < count; i++) topTokens[row * count + i] = top?.[next]?.[i]?.[0] ?? -1;
-      }
-      pending = pass;
-      return {
-        picks,
-        logprobs: new Float32Array(pass.length),
-        topTokens,
-        topLogprobs: new Float32Array(pass.length * count),
-        coreMs: cost(pass.length, held.length),
-      };
-    },
-    keep(path) {
-      for (const row of path) held.push(pending[row]);
-    },
-  };
-}
-
 const costs = new CostModel(64, pastCost(23040, 34560, 98e6));
 const memory = new DraftMemory();
+if (values.learned && !memory.load(readFileSync(values.learned), 49152))
+  throw new Error(`${values.learned} is not what was learned`);
 const groups = new Map();
 const chat = ["writing", "roleplay", "reasoning", "math", "coding", "extraction", "stem", "humanities"];
 let clock = 0;
@@ -91,7 +44,7 @@ for (const line of readFileSync(values.record, "utf8").trim().split("\n")) {
   const record = JSON.parse(line);
   const strategy = openStrategy(values.strategy, { costs, memory });
   const stats = newStats();
-  const sequence = recorded(record);
+  const sequence = recordedSequence(record, cost);
   const began = performance.now();
   const options = {
     ...strategy,

@@ -1,8 +1,6 @@
 /**
  * Prompts for scripts/learn-ngrams.mjs: a bit of everything people ask, put together from lists with a fixed seed, and
  * none of it taken from a benchmark.
- *
-
  */
 const TOPICS =
   `photosynthesis; the Roman Empire; black holes; sourdough bread; the French Revolution; machine learning; coral reefs;
@@ -174,7 +172,7 @@ const PASSAGE_FORMS = [
   [2, (text) => `Context: ${text}\n\nWhat does the context say about ${topic()}?`],
 ];
 
-let state = 20251;
+let state = 0;
 function random() {
   state = (Math.imul(state, 1664525) + 1013904223) >>> 0;
   return state / 2 ** 32;
@@ -200,7 +198,9 @@ function weighted(forms) {
   return forms.at(-1)[1];
 }
 
-/** A prompt; about one in five is about a passage, once there are some. */
-export function trainingPrompt(passages) {
+/** The prompt of this number; about one in five is about a passage, once there are some. */
+export function trainingPrompt(index, passages) {
+  state = Math.imul(index + 1, 0x9e3779b1) >>> 0;
+  for (let i = 0; i < 4; i++) random();
   return passages.length > 0 && random() < 0.2 ? weighted(PASSAGE_FORMS)(pick(passages)) : weighted(FORMS)();
 }

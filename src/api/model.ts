@@ -38,6 +38,7 @@ import { openModelSource } from "../weights/open-model-source.js";
 import type { Quantization } from "../weights/quantise.js";
 import { ChatSession } from "./chat.js";
 import { Generation, type GenerationResult, type Piece } from "./generation.js";
+import { cacheFolder, LearnedFile } from "./learned-file.js";
 import { type LocateOptions, locateModel } from "./locate-model.js";
 import { checkTokens, rejectUnknownKeys, wholeNumber } from "./options.js";
 import { type ScoreOptions, type ScoreResult, score } from "./score.js";
@@ -56,6 +57,11 @@ export interface LoadOptions extends EngineOptions, LocateOptions {
    * as they are. Default: "q8_0" for safetensors, "none" for GGUF files.
    */
   readonly quantize?: Quantization | undefined;
+  /**
+   * Keep what drafting learns from this model's texts (counts of short token sequences) in the user's cache folder, so
+   * that the next process drafts better; never changes the output. Default true.
+   */
+  readonly learn?: boolean | undefined;
 }
 
 const loadKeys = [
@@ -71,6 +77,7 @@ const loadKeys = [
   "memoryLimit",
   "offline",
   "onDownload",
+  "learn",
 ];
 
 export interface GenerateOptions extends SamplingOptions {
@@ -150,6 +157,9 @@ interface Resolved {
 const maxConstraints = 16;
 // Memory for so many tokens is reserved where a text may grow without limit, or very long.
 const usualAnswer = 1024;
+// Strategies that keep counts of what the model says.
+const learners: readonly Strategy[] = ["ngram", "auto"];
+
 // No ordinary text has more characters a token than this.
 const charactersPerToken = 8;
 
@@ -218,14 +228,24 @@ export class Model implements AsyncDisposable {
   /** Control tokens that are written out in answers where there are tools. */
   readonly #marks: ReadonlySet<number>;
   readonly #costs: CostModel;
-  readonly #memory = new DraftMemory();
+  readonly #memory: DraftMemory;
+  readonly #learned: LearnedFile;
   /** Guides that were asked for lately, with all their masks so far. */
   readonly #constraints = new Map<string, Constraint>();
   #guideVocabulary: GuideVocabulary | undefined;
   #draft: { model: Model; owned: boolean } | undefined;
 
-  private constructor(engine: Engine, tokenizer: Tokenizer, template: ChatTemplate, info: ModelInfo) {
+  private constructor(
+    engine: Engine,
+    tokenizer: Tokenizer,
+    template: ChatTemplate,
+    info: ModelInfo,
+    memory: DraftMemory,
+    learned: LearnedFile,
+  ) {
     this.#engine = engine;
+    this.#memory = memory;
+    this.#learned = learned;
     this.tokenizer = tokenizer;
     this.#template = template;
     this.toolCallFormat = toolCallFormat([...template.sources.values()].join("\n"));
@@ -248,6 +268,11 @@ export class Model implements AsyncDisposable {
     const fallback = tokenizer.chatTemplates.size === 0 ? fallbackTemplate(tokenizer) : undefined;
     const template = new ChatTemplate(fallback?.template ?? tokenizer.chatTemplates);
     try {
+      const memory = new DraftMemory();
+      const folder = options.learn === false ? undefined : cacheFolder();
+      // Beside the weights, whose reading takes longer.
+      const learning = LearnedFile.open(memory, weights, tokenizer.vocabSize, folder);
+      learning.catch(() => undefined); // where the weights fail, that error tells
       const engine = await Engine.load(weights, options);
       if (tokenizer.vocabSize > engine.config.vocab) {
         await engine[Symbol.asyncDispose]();
@@ -257,7 +282,7 @@ export class Model implements AsyncDisposable {
         );
       }
       const name = weights.metadata.get("general.name");
-      return new Model(engine, tokenizer, template, {
+      const info = {
         file,
         name: typeof name === "string" ? name : path.basename(source),
         architecture: String(weights.metadata.get("general.architecture")),
@@ -268,7 +293,8 @@ export class Model implements AsyncDisposable {
         memory: engine.memory,
         precise: options.precise ?? false,
         warnings: fallback === undefined ? tokenizer.warnings : [...tokenizer.warnings, fallback.warning],
-      });
+      };
+      return new Model(engine, tokenizer, template, info, memory, await learning);
     } catch (error) {
       template.close();
       throw error;
@@ -429,6 +455,7 @@ export class Model implements AsyncDisposable {
   async close(): Promise<void> {
     this.#template.close();
     await this.#engine[Symbol.asyncDispose]();
+    await this.#learned.save();
     if (this.#draft?.owned) await this.#draft.model.close();
   }
 
@@ -554,6 +581,7 @@ export class Model implements AsyncDisposable {
       }
     } finally {
       result.text += text.finish();
+      if (learners.includes(resolved.strategy)) this.#learned.learned(stats.tokens);
     }
   }
 

@@ -41,7 +41,7 @@ export async function bench(flags: BenchFlags): Promise<number> {
       const costs = await withEngine(flags, (engine) =>
         measureCosts(engine, rounds, { signal, onRound: (r) => tell(`pass costs: round ${r} of ${rounds}`) }),
       );
-      await using model = await openModel(flags);
+      await using model = await openModel(flags, { learn: false });
       const prompts = await promptsFor(model, lines, flags.limit);
       const runs = await measureDecoding(model, prompts, {
         ...flags,

@@ -16,6 +16,7 @@ export interface ModelFlags {
   readonly quantize?: Quantization;
   readonly offline?: boolean;
   readonly memoryLimit?: number;
+  readonly learn?: boolean;
   readonly json?: boolean;
   readonly quiet?: boolean;
 }
@@ -73,6 +74,7 @@ export function modelOptions(command: Command): Command {
     .option("--threads <n>", "threads of the core (default: one a processor core, at most 8)", parseWhole)
     .option("--context <n>", "most tokens of one text (default: the model's, at most 8,192)", parseWhole)
     .option("--precise", "activations and cache in float32: slower, for comparison")
+    .option("--no-learn", "neither use nor keep what earlier answers taught about drafting (default: both)")
     .addOption(quantizeOption())
     .option(
       "--memory-limit <gb>",
@@ -141,6 +143,7 @@ export function loadOptions(flags: ModelFlags, env: NodeJS.ProcessEnv): LoadOpti
     threads: flags.threads,
     context: flags.context,
     precise: flags.precise,
+    learn: flags.learn,
     draftModel: flags.draftModel,
     quantize: flags.quantize,
     offline: flags.offline,

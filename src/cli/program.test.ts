@@ -19,7 +19,7 @@ describe("the command line", () => {
     expect(await parse("Why", "is", "it", "--max-tokens", "5", "blue?")).toEqual({
       command: "outrider",
       words: ["Why", "is", "it", "blue?"],
-      flags: { maxTokens: 5 },
+      flags: { learn: true, maxTokens: 5 },
     });
   });
 
@@ -27,13 +27,16 @@ describe("the command line", () => {
     expect(await parse("--model", "m.gguf", "--seed", "3", "generate", "--seed", "4", "hi")).toEqual({
       command: "generate",
       words: ["hi"],
-      flags: { model: "m.gguf", seed: 4 },
+      flags: { learn: true, model: "m.gguf", seed: 4 },
     });
     await expect(parse("--raw", "chat")).rejects.toThrow("--raw is not an option of outrider chat");
   });
 
   test("stop strings add up", async () => {
-    expect((await parse("--stop", "a", "--stop", "b", "hi")).flags).toEqual({ stop: ["a", "b"] });
+    expect((await parse("--stop", "a", "--stop", "b", "hi")).flags).toEqual({
+      learn: true,
+      stop: ["a", "b"],
+    });
   });
 
   test.each([

@@ -65,7 +65,7 @@ export async function verify(flags: VerifyFlags): Promise<number> {
     let reference: GenerationResult[] | undefined;
     try {
       for (const group of groups) {
-        await using model = await openModel({ ...flags, quiet: true }, group.load);
+        await using model = await openModel({ ...flags, quiet: true }, { ...group.load, learn: false });
         const texts = await textsFor(model);
         for (const setting of group.settings) {
           tell(`${setting.name} …`);

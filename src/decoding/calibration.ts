@@ -26,6 +26,23 @@ export class Calibration {
     this.#seen[kind] = REMEMBERED * this.#seen[kind]! + 1;
   }
 
+  /** What was observed: right guesses, then all, both fading; [2 × kinds]. */
+  save(): number[] {
+    return [...this.#right, ...this.#seen];
+  }
+
+  /** Takes what `save` gave; numbers that cannot be such are ignored. */
+  load(saved: readonly number[]): void {
+    const kinds = this.#seen.length;
+    if (saved.length !== 2 * kinds) return;
+    for (let kind = 0; kind < kinds; kind++) {
+      const [right, seen] = [saved[kind]!, saved[kinds + kind]!];
+      if (!(right >= 0 && right <= seen && seen <= 1 / (1 - REMEMBERED))) continue;
+      this.#right[kind] = right;
+      this.#seen[kind] = seen;
+    }
+  }
+
   /** Weighs all that was observed so far by `kept`, 0 to 1: nearer to the priors again. */
   fade(kept: number): void {
     for (let kind = 0; kind < this.#seen.length; kind++) {
@@ -47,4 +64,4 @@ export class Calibration {
   }
 }
 
-const REMEMBERED = 0.98;
+const REMEMBERED = 0.995;

@@ -13,10 +13,9 @@ import { type FakeOptions, fakeSequence, GREEDY } from "./testing.js";
 const drafters: Record<string, () => Drafter> = {
   none: noDrafter,
   ...Object.fromEntries(
-    (["lookup", "ngram", "recycle", "auto"] as const).map((name) => [
-      name,
-      () => strategies[name].drafter({ costs: new CostModel(16) }),
-    ]),
+    (["lookup", "ngram", "recycle", "lookahead", "jacobi", "gauss-seidel", "hybrid", "auto"] as const).map(
+      (name) => [name, () => strategies[name].drafter({ costs: new CostModel(16) })],
+    ),
   ),
   "draft-model": () => draftModel(fakeSequence()),
   "draft-model with a small context": () => draftModel(fakeSequence({ context: 24 })),
@@ -60,7 +59,7 @@ describe.each(Object.entries(drafters))("%s", (_, open) => {
     ["sampled", { ...GREEDY, temperature: 1, seed: 3 }],
   ])("leaves the text as it is: %s", async (_name, sampling) => {
     const prompt = [3, 1, 4, 1, 5, 9, 2, 6];
-    const run = async (drafter: Drafter, planner = fixedLength(5), fake: FakeOptions = {}) => {
+    const run = async (drafter: Drafter, planner = fixedLength(9), fake: FakeOptions = {}) => {
       using sequence = fakeSequence(fake);
       await sequence.prefill(prompt.slice(0, -1));
       const options = { drafter, planner, sampling, maxTokens: 60, endIds: new Set<number>() };

@@ -93,6 +93,23 @@ describe("CostModel", () => {
     expect(costs.probe()).toBe(1);
   });
 
+  test("tries again soon what seemed dear beside another process", () => {
+    const costs = new CostModel(16);
+    for (let i = 0; i < 100; i++) costs.observe(1 + (i % 2), 3.5);
+    for (const length of [1, 2, 4, 8])
+      for (let i = 0; i < 15; i++) costs.observe(length, 3.5 * (length > 2 ? 3 : 1));
+    expect(costs.relative(8)).toBeGreaterThan(2.5);
+    // From now on the other process is gone, and the planner drafts one token at most.
+    let probes = 0;
+    for (let i = 0; i < 600; i++) {
+      const length = costs.probe() ?? 1 + (i % 2);
+      if (length > 2) probes++;
+      costs.observe(length, 3.5 * FLAT[length - 1]!);
+    }
+    expect(costs.relative(8)).toBeLessThan(1.5);
+    expect(probes).toBeLessThan(30);
+  });
+
   test("ignores times that are no times", () => {
     const costs = new CostModel(16);
     for (const ms of [0, -1, Number.NaN]) costs.observe(1, ms);

@@ -27,6 +27,13 @@ const SAMPLES = 15;
 const WINDOW = 15;
 /** Other processes only ever make a pass slower, so the quicker ones tell what it costs. */
 const QUANTILE = 0.25;
+const RATIO_QUANTILE = 0.1;
+
+/** A length that costs so many times what the prior says may have been measured beside another process. */
+const DEAR = 1.25;
+const PATIENCE = 24;
+/** So many disturbed passes in a row are what passes are like here. */
+const DISTURBED = 12;
 
 /** What one position of the text's past adds to a pass, as parts of a pass over a single token without a past. */
 export interface PastCost {
@@ -67,8 +74,11 @@ export class CostModel {
   /** Milliseconds of a single-token pass without a past. */
   #single: number | undefined;
   readonly #past: PastCost;
-  readonly #seenAt: Float64Array;
+  /** [length - 1] the pass from which on a length is to be measured again, and for how many passes it can wait. */
+  readonly #dueAt: Float64Array;
+  readonly #patience: Float64Array;
   #passes = 0;
+  #disturbed = 0;
   #shared: SharedPass | undefined;
 
   constructor(maxStep: number, past: PastCost = { read: 0, attend: 0 }) {
@@ -77,7 +87,8 @@ export class CostModel {
     this.#relative = Float64Array.from(PRIOR.slice(0, this.maxLength));
     this.#prices = new Float64Array(this.maxLength);
     this.#samples = PRIOR.slice(0, this.maxLength).map(() => new Recent(SAMPLES));
-    this.#seenAt = new Float64Array(this.maxLength);
+    this.#dueAt = new Float64Array(this.maxLength);
+    this.#patience = new Float64Array(this.maxLength);
     this.#priceAll();
   }
 
@@ -95,10 +106,10 @@ export class CostModel {
   }
 
   /** A pass that had rows of several texts; each of them tells, the first one counts, with its own past. */
-  observeShared(pass: SharedPass, past = 0): void {
+  observeShared(pass: SharedPass, past = 0, disturbed = false): void {
     if (pass === this.#shared || pass.filled > 0) return;
     this.#shared = pass;
-    this.observe(pass.rows, pass.coreMs, past);
+    this.observe(pass.rows, pass.coreMs, past, disturbed);
   }
 
   /**
@@ -116,32 +127,40 @@ export class CostModel {
     return this.#single * this.#units(length, past);
   }
 
-  /** A pass of `length` tokens behind `past` positions took so many milliseconds. */
-  observe(length: number, ms: number, past = 0): void {
+  /**
+   * A pass of `length` tokens behind `past` positions took so many milliseconds. `disturbed`: another process took a
+   * processor core meanwhile; it does not count, unless most are.
+   */
+  observe(length: number, ms: number, past = 0, disturbed = false): void {
     if (length > this.maxLength || !(ms > 0)) return;
+    this.#disturbed = disturbed ? this.#disturbed + 1 : 0;
+    if (disturbed && this.#disturbed < DISTURBED) return;
     const slot = this.#passes % WINDOW;
     this.#lengths[slot] = length;
     this.#times[slot] = ms;
     this.#pasts[slot] = past;
-    const isProbe = PROBES.includes(length) && this.#samples[length - 1]!.size < PROBES_EACH;
+    const isProbe = PROBES.includes(length) && this.#isDue(length);
     this.#sampled[slot] = isProbe ? 1 : 0;
     // Probes follow one another, so the speed before them is at hand, and the next draft wants to know.
     if (isProbe) this.#sample(length, past, ms, this.#single ?? ms / this.#units(length, past));
     this.#passes++;
-    this.#seenAt[length - 1] = this.#passes;
     this.#single = this.#present();
-    for (const probe of PROBES) {
-      if (probe > this.maxLength) continue;
-      if (this.#passes - this.#seenAt[probe - 1]! < STALE_PASSES && this.#passes !== SETTLED_PASSES) continue;
-      this.#samples[probe - 1]!.clear();
-      this.#seenAt[probe - 1] = this.#passes;
-    }
+    if (this.#passes === SETTLED_PASSES) for (const samples of this.#samples) samples.clear();
+    // A length that seems dear is not drafted, so it would never be seen to be cheap: it is tried again, ever more rarely.
+    const isDear = this.#relative[length - 1]! > DEAR * PRIOR[length - 1]!;
+    if (isProbe) this.#patience[length - 1] = isDear ? 2 * (this.#patience[length - 1]! || PATIENCE) : 0;
+    const wait = isDear ? this.#patience[length - 1]! || PATIENCE : STALE_PASSES;
+    this.#dueAt[length - 1] = this.#passes + Math.min(wait, STALE_PASSES);
 
     // Other passes wait until they stand in the window's middle. Compared with the speed before them, the first passes
     // after a change of speed would seem to say that their lengths had become dearer, and that would hide the change.
     const middle = (this.#passes + (WINDOW >> 1)) % WINDOW;
     if (this.#passes < WINDOW || this.#sampled[middle] === 1) return;
     this.#sample(this.#lengths[middle]!, this.#pasts[middle]!, this.#times[middle]!, this.#single);
+  }
+
+  #isDue(length: number): boolean {
+    return this.#samples[length - 1]!.size < PROBES_EACH || this.#passes >= this.#dueAt[length - 1]!;
   }
 
   #sample(length: number, past: number, ms: number, single: number): void {
@@ -184,7 +203,7 @@ export class CostModel {
   probe(): number | undefined {
     for (const length of PROBES) {
       if (length > this.maxLength) break;
-      if (this.#samples[length - 1]!.size < PROBES_EACH) return length;
+      if (this.#isDue(length)) return length;
       if (this.relative(length) - 1 > STEEP * (length - 1)) break;
     }
     return undefined;
@@ -204,12 +223,13 @@ export class CostModel {
       while (above <= this.maxLength && this.#samples[above - 1]!.size < PROBES_EACH) above++;
       const aboveBend =
         above <= this.maxLength
-          ? this.#samples[above - 1]!.quantile(QUANTILE) / PRIOR[above - 1]!
+          ? this.#samples[above - 1]!.quantile(RATIO_QUANTILE) / PRIOR[above - 1]!
           : belowBend;
       const bend = belowBend + ((aboveBend - belowBend) * (length - below)) / (above - below);
       const straight =
         above > this.maxLength && below > 1 ? 1 + ((belowCost - 1) * (length - 1)) / (below - 1) : 1;
-      floor = Math.max(floor, bend * PRIOR[length - 1]!, straight);
+      // As many passes over one token would do as well.
+      floor = Math.max(floor, Math.min(length, Math.max(bend * PRIOR[length - 1]!, straight)));
       this.#relative[length - 1] = floor;
       if (above === length) {
         below = length;

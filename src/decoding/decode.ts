@@ -27,6 +27,8 @@ export interface DecodeOptions {
   readonly stats?: DecodeStats;
   /** Milliseconds from any origin. Default: `performance.now`. */
   readonly now?: () => number;
+  /** How often another process has taken a core from this one. Default: as the system counts it. */
+  readonly interruptions?: () => number;
 }
 
 /** Why a text ended: an end token, `maxTokens`, or no place left in the context. */
@@ -86,7 +88,7 @@ export async function* decode(
 ): AsyncGenerator<DecodedStep, void, undefined> {
   const { drafter, planner, sampling, maxTokens, endIds, top = 0, trace = false, signal } = options;
   const rowTop = Math.max(top, drafter.top ?? 0);
-  const { stats = newStats(), now = () => performance.now() } = options;
+  const { stats = newStats(), now = () => performance.now(), interruptions = countInterruptions } = options;
   // The whole text, the last token included, must fit the context.
   const room = sequence.context - sequence.tokens.length - 1;
   const limit = Math.min(maxTokens, room);
@@ -115,6 +117,7 @@ export async function* decode(
         : proposed;
     const pass = assemble(last, draft, planner, most);
     const draftMs = now() - start;
+    const before = interruptions();
 
     const result = await sequence.step(pass.tokens, {
       parents: pass.parents,
@@ -123,6 +126,7 @@ export async function* decode(
       masks: guide && masksOf(pass.tokens, pass.parents, guide),
       signal,
     });
+    const disturbed = interruptions() !== before;
     const { tokens, path } = verify(pass.tokens, pass.parents, result.picks, endIds, pass.padding);
     sequence.keep(path);
     for (const token of tokens) guide = guide?.advance(token);
@@ -149,6 +153,7 @@ export async function* decode(
       proposed: draft?.tokens.length ?? 0,
       drafted,
       emitted: tokens.length,
+      disturbed,
       shared: result.shared,
     });
     count(stats, pass, path);
@@ -169,6 +174,8 @@ export async function* decode(
     if (finish === "end") return;
   }
 }
+
+const countInterruptions = () => process.resourceUsage().involuntaryContextSwitches;
 
 const NOTHING = {
   tokens: [],

@@ -36,6 +36,25 @@ export class Mixture {
     return 1 / (1 + Math.exp(-sum));
   }
 
+  save(): SavedMixture {
+    return {
+      weights: Array.from(this.#weights, rounded),
+      calibrations: this.#calibrations.map((calibration) => calibration.save().map(rounded)),
+    };
+  }
+
+  /** Takes what `save` gave; what cannot be that is ignored. */
+  load({ weights, calibrations }: SavedMixture): void {
+    if (weights.length !== this.#weights.length || calibrations.length !== this.inputs) return;
+    for (const [i, weight] of weights.entries())
+      if (Math.abs(weight) < MOST_WEIGHT) this.#weights[i] = weight;
+    for (const [i, calibration] of this.#calibrations.entries()) {
+      calibration.load(calibrations[i]!);
+      for (let kind = 0; kind < this.#odds[i]!.length; kind++)
+        this.#odds[i]![kind] = logOdds(calibration.estimate(kind));
+    }
+  }
+
   /** The log-odds that predictor i's guesses of a kind come true. */
   odds(i: number, kind: number): number {
     return this.#odds[i]![kind]!;
@@ -55,6 +74,14 @@ export class Mixture {
   }
 }
 
+/** A mixture as plain data. */
+export interface SavedMixture {
+  readonly weights: readonly number[];
+  readonly calibrations: readonly (readonly number[])[];
+}
+
+const rounded = (value: number) => Number(value.toPrecision(4));
+const MOST_WEIGHT = 20;
 const FIRST_WEIGHT = 1.2;
 const LEARNING_RATE = 0.01;
 const LEAST = 0.003;

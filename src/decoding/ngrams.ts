@@ -66,6 +66,52 @@ export class NgramTable {
     return this.#counts[slot * MOST_GUESSES + rank]!;
   }
 
+  /** Every context that was counted `least` times or more, in columns; `load` reads it. */
+  save(least = 1): Buffer {
+    const slots: number[] = [];
+    for (let slot = 0; slot <= this.#mask; slot++) {
+      let total = 0;
+      for (let rank = 0; rank < MOST_GUESSES; rank++) total += this.countAt(slot, rank);
+      if (this.#tags[slot] !== 0 && total >= least) slots.push(slot);
+    }
+    slots.sort((a, b) => this.#tags[a]! - this.#tags[b]!);
+    const bytes = Buffer.alloc(slots.length * SLOT_BYTES);
+    for (const [i, slot] of slots.entries()) {
+      bytes.writeInt32LE(this.#tags[slot]!, 4 * i);
+      for (let rank = 0; rank < MOST_GUESSES; rank++) {
+        const cell = rank * slots.length + i;
+        const count = this.countAt(slot, rank);
+        if (count > 0) bytes.writeInt32LE(this.tokenAt(slot, rank), 4 * (slots.length + cell));
+        bytes[4 * slots.length * (1 + MOST_GUESSES) + cell] = count;
+      }
+    }
+    return bytes;
+  }
+
+  /** Adds what `save` gave; false, and nothing is added, where it is not that, or speaks of tokens from `vocab` on. */
+  load(bytes: Buffer, vocab: number): boolean {
+    const size = bytes.length / SLOT_BYTES;
+    if (!Number.isInteger(size)) return false;
+    const tokensAt = 4 * size;
+    const countsAt = tokensAt * (1 + MOST_GUESSES);
+    for (let cell = 0; cell < MOST_GUESSES * size; cell++) {
+      const token = bytes.readInt32LE(tokensAt + 4 * cell);
+      if (token < 0 || token >= vocab) return false;
+    }
+    for (let i = 0; i < size; i++) {
+      const tag = bytes.readInt32LE(4 * i);
+      if ((tag & 1) === 0) return false;
+      const known = this.find(tag);
+      const slot = known < 0 ? this.#claim(tag) : known;
+      for (let rank = 0; rank < MOST_GUESSES; rank++) {
+        const cell = rank * size + i;
+        this.#tokens[slot * MOST_GUESSES + rank] = bytes.readInt32LE(tokensAt + 4 * cell);
+        this.#counts[slot * MOST_GUESSES + rank] = bytes[countsAt + cell]!;
+      }
+    }
+    return true;
+  }
+
   #claim(tag: number): number {
     const set = (tag >>> 3) & this.#mask & ~(WAYS - 1);
     let slot = set;
@@ -84,6 +130,7 @@ export class NgramTable {
 }
 
 const WAYS = 4;
+const SLOT_BYTES = 4 + 5 * MOST_GUESSES;
 const MOST_TIMES = 255;
 
 /** A number for the last `order` tokens at a place of `recent`, the latest first; never 0. */

@@ -2,6 +2,8 @@ import type { Sequence } from "../engine/sequence.js";
 import type { CostModel } from "./cost-model.js";
 import { draftModel } from "./draft-model.js";
 import { type Drafter, noDrafter } from "./drafter.js";
+import { jacobi } from "./jacobi.js";
+import { lookahead } from "./lookahead.js";
 import { matches } from "./matches.js";
 import { DraftMemory } from "./memory.js";
 import { mixed } from "./mixture.js";
@@ -28,8 +30,12 @@ interface StrategyEntry {
   /** Where the method is described. */
   readonly source: string;
   readonly needs: "nothing" | "draft model";
+  /** Draft so many tokens, for methods that learn from all their rows or not at all; default: as many as pay. */
+  readonly draftLength?: number;
   readonly drafter: (context: StrategyContext) => Drafter;
 }
+
+const JACOBI_BLOCK = 5;
 
 /** All ways to decode; none changes the output. The keys are the values of the option `strategy`. */
 export const strategies = {
@@ -57,6 +63,34 @@ export const strategies = {
     source: "Token recycling (Luo et al. 2024), arXiv:2408.08696",
     needs: "nothing",
     drafter: ({ memory }) => mix("recycle", memory, (m) => [recycled(m.recycled, RUNNERS_UP)]),
+  },
+  lookahead: {
+    summary: "Refines guesses in a window by Jacobi steps, and verifies the n-grams that come out of it.",
+    source: "Lookahead decoding (Fu et al. 2024), arXiv:2402.02057",
+    needs: "nothing",
+    draftLength: 16,
+    drafter: () => lookahead({ window: 2, ngram: 3, candidates: 2 }),
+  },
+  jacobi: {
+    summary: "Guesses the next tokens all at once, again and again, until guess and answer agree.",
+    source: "Jacobi decoding (Santilli et al. 2023), arXiv:2305.10427; Song et al. 2021, arXiv:2002.03629",
+    needs: "nothing",
+    draftLength: JACOBI_BLOCK - 1,
+    drafter: () => jacobi("jacobi", JACOBI_BLOCK),
+  },
+  "gauss-seidel": {
+    summary: "The same in blocks: the next block begins when the last one stands still.",
+    source: "Gauss-Seidel-Jacobi decoding (Santilli et al. 2023), arXiv:2305.10427",
+    needs: "nothing",
+    draftLength: JACOBI_BLOCK - 1,
+    drafter: () => jacobi("gauss-seidel", JACOBI_BLOCK),
+  },
+  hybrid: {
+    summary: "The same up to the length of the prompt, then one token at a time.",
+    source: "Hybrid Gauss-Seidel-Jacobi decoding (Santilli et al. 2023), arXiv:2305.10427",
+    needs: "nothing",
+    draftLength: JACOBI_BLOCK - 1,
+    drafter: () => jacobi("hybrid", JACOBI_BLOCK),
   },
   "draft-model": {
     summary: "A smaller model of the same vocabulary writes ahead.",
@@ -101,8 +135,9 @@ export interface OpenStrategy extends Disposable {
 }
 
 export function openStrategy(name: Strategy, context: StrategyContext): OpenStrategy {
-  const drafter = strategies[name].drafter(context);
-  const { costs, draftLength } = context;
+  const entry: StrategyEntry = strategies[name];
+  const drafter = entry.drafter(context);
+  const { costs, draftLength = entry.draftLength } = context;
   const planner =
     name === "none"
       ? fixedLength(0)

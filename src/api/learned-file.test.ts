@@ -1,0 +1,89 @@
+import { mkdtemp, readdir, readFile, rm, stat, writeFile } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import path from "node:path";
+import { afterEach, beforeEach, describe, expect, test } from "vitest";
+import { DraftMemory } from "../decoding/memory.js";
+import { contextTag } from "../decoding/ngrams.js";
+import type { ModelSource } from "../weights/model-source.js";
+import { cacheFolder, LearnedFile } from "./learned-file.js";
+
+let folder = "";
+beforeEach(async () => {
+  folder = await mkdtemp(path.join(tmpdir(), "learned-"));
+});
+afterEach(() => rm(folder, { recursive: true }));
+
+const TAG = contextTag([1], 0, 1);
+const knows = (memory: DraftMemory) => memory.ngrams.find(TAG) >= 0;
+
+async function model(content: string): Promise<ModelSource> {
+  const file = path.join(folder, "model.gguf");
+  await writeFile(file, content);
+  return { path: file, files: [file] } as unknown as ModelSource;
+}
+
+async function learnSomething(source: ModelSource, tokens = 100): Promise<void> {
+  const memory = new DraftMemory(64);
+  const learned = await LearnedFile.open(memory, source, 10, folder);
+  memory.ngrams.add(TAG, 2);
+  learned.learned(tokens);
+  await learned.save();
+}
+
+async function reopened(source: ModelSource, cache: string | undefined = folder): Promise<DraftMemory> {
+  const memory = new DraftMemory(64);
+  await LearnedFile.open(memory, source, 10, cache);
+  return memory;
+}
+
+describe("LearnedFile", () => {
+  test("is there for the next process, for the same model only, and readable by its owner only", async () => {
+    await learnSomething(await model("one"));
+    expect(knows(await reopened(await model("one")))).toBe(true);
+    expect(knows(await reopened(await model("two")))).toBe(false);
+    const files = await readdir(path.join(folder, "learned"));
+    expect(files).toHaveLength(1);
+    expect(files[0]).toMatch(/^[0-9a-f]{32}\.learned$/);
+    if (process.platform !== "win32")
+      expect((await stat(path.join(folder, "learned", files[0]!))).mode & 0o777).toBe(0o600);
+  });
+
+  test("is not written for a few tokens, nor without a folder", async () => {
+    await learnSomething(await model("one"), 3);
+    const learned = await LearnedFile.open(new DraftMemory(64), await model("one"), 10, undefined);
+    learned.learned(1000);
+    await learned.save();
+    expect(await readdir(folder)).toEqual(["model.gguf"]);
+  });
+
+  test("takes what lies beside the model until there is something of the user's", async () => {
+    const source = await model("one");
+    await learnSomething(source);
+    const [name] = await readdir(path.join(folder, "learned"));
+    const bytes = await readFile(path.join(folder, "learned", name!));
+    await rm(path.join(folder, "learned"), { recursive: true });
+    expect(knows(await reopened(source))).toBe(false);
+    await writeFile(path.join(folder, "model.learned"), bytes);
+    expect(knows(await reopened(source))).toBe(true);
+    expect(knows(await reopened(source, undefined))).toBe(true);
+  });
+
+  test("goes on without a damaged file, and where nothing may be written", async () => {
+    const source = await model("one");
+    await learnSomething(source);
+    const [name] = await readdir(path.join(folder, "learned"));
+    await writeFile(path.join(folder, "learned", name!), "damaged");
+    expect(knows(await reopened(source))).toBe(false);
+    await rm(path.join(folder, "learned"), { recursive: true });
+    await writeFile(path.join(folder, "learned"), "a file where the folder should be");
+    await learnSomething(source);
+  });
+});
+
+test("the cache folder is the system's, unless the environment names one", () => {
+  expect(cacheFolder({ OUTRIDER_CACHE: "/x" }, "linux")).toBe("/x");
+  expect(cacheFolder({ XDG_CACHE_HOME: "/c" }, "linux")).toBe(path.join("/c", "outrider"));
+  expect(cacheFolder({}, "linux")).toMatch(/\.cache.outrider$/);
+  expect(cacheFolder({}, "darwin")).toMatch(/Library.Caches.outrider$/);
+  expect(cacheFolder({ LOCALAPPDATA: "/l" }, "win32")).toBe(path.join("/l", "outrider"));
+});

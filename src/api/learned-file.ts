@@ -1,0 +1,111 @@
+import { createHash, randomUUID } from "node:crypto";
+import { mkdir, open, readFile, rename, rm, writeFile } from "node:fs/promises";
+import os from "node:os";
+import path from "node:path";
+import type { DraftMemory } from "../decoding/memory.js";
+import type { ModelSource } from "../weights/model-source.js";
+
+/** Fewer tokens than this are not worth a file. */
+const WORTH_TOKENS = 32;
+const SAVE_EVERY_MS = 10 * 60_000;
+
+/**
+ * Keeps what drafting learned from a model's texts between processes, so that drafts are better from the first token
+ * on. The file is found by the model's content, never grows beyond a few megabytes, and is replaced as a whole; of two
+ * processes the last one's counts stay. Deleting it costs nothing but speed, and so does a damaged one: whatever fails
+ * here is no reason for a text to fail.
+ */
+export class LearnedFile {
+  readonly #memory: DraftMemory;
+  readonly #file: string | undefined;
+  #tokens = 0;
+  #savedAt = Date.now();
+  #saving: Promise<void> | undefined;
+
+  private constructor(memory: DraftMemory, file: string | undefined) {
+    this.#memory = memory;
+    this.#file = file;
+  }
+
+  /**
+   * Fills the memory from the user's file, or else from one that lies beside the model (NAME.learned beside NAME.gguf).
+   * Without `folder` nothing of the user's is read or written.
+   */
+  static async open(
+    memory: DraftMemory,
+    source: ModelSource,
+    vocab: number,
+    folder: string | undefined,
+  ): Promise<LearnedFile> {
+    const file = folder && path.join(folder, "learned", `${await fingerprint(source)}.learned`);
+    const beside = source.path.replace(/\.gguf$/, ".learned");
+    for (const candidate of [file, beside === source.path ? undefined : beside]) {
+      const bytes = candidate && (await readFile(candidate).catch(() => undefined));
+      if (bytes && memory.load(bytes, vocab)) break;
+    }
+    return new LearnedFile(memory, file);
+  }
+
+  /** So many tokens more were written. Saves now and then, in the background. */
+  learned(tokens: number): void {
+    this.#tokens += tokens;
+    if (Date.now() - this.#savedAt >= SAVE_EVERY_MS) void this.save();
+  }
+
+  /** Saves what is new; harmless where nothing is, or where it may not be written. */
+  async save(): Promise<void> {
+    await this.#saving;
+    if (this.#file === undefined || this.#tokens < WORTH_TOKENS) return;
+    this.#tokens = 0;
+    this.#savedAt = Date.now();
+    this.#saving = this.#write(this.#file).catch(() => undefined);
+    await this.#saving;
+  }
+
+  async #write(file: string): Promise<void> {
+    const bytes = await this.#memory.save();
+    await mkdir(path.dirname(file), { recursive: true });
+    const draft = `${file}.${randomUUID()}`;
+    try {
+      // What a model said may be private.
+      await writeFile(draft, bytes, { mode: 0o600 });
+      await rename(draft, file);
+    } catch (error) {
+      await rm(draft, { force: true });
+      throw error;
+    }
+  }
+}
+
+/** Where Outrider keeps what it can do without: `OUTRIDER_CACHE`, or the place that the system has for such things. */
+export function cacheFolder(env: NodeJS.ProcessEnv = process.env, platform = process.platform): string {
+  if (env.OUTRIDER_CACHE) return path.resolve(env.OUTRIDER_CACHE);
+  if (env.XDG_CACHE_HOME) return path.join(env.XDG_CACHE_HOME, "outrider");
+  if (platform === "darwin") return path.join(os.homedir(), "Library", "Caches", "outrider");
+  if (platform === "win32" && env.LOCALAPPDATA) return path.join(env.LOCALAPPDATA, "outrider");
+  return path.join(os.homedir(), ".cache", "outrider");
+}
+
+const SAMPLES = 16;
+const SAMPLE_BYTES = 4096;
+
+/** By sizes and samples of the files' content: two models that share all of these draft alike anyway. */
+async function fingerprint(source: ModelSource): Promise<string> {
+  const hash = createHash("sha256");
+  const bytes = Buffer.alloc(SAMPLE_BYTES);
+  for (const name of source.files) {
+    const file = await open(name);
+    try {
+      const { size } = await file.stat();
+      hash.update(`${size};`);
+      for (let i = 0; i < SAMPLES; i++) {
+        const at = Math.floor((i * Math.max(0, size - SAMPLE_BYTES)) / (SAMPLES - 1));
+        const { bytesRead } = await file.read(bytes, 0, SAMPLE_BYTES, at);
+        hash.update(bytes.subarray(0, bytesRead));
+      }
+    } finally {
+      await file.close();
+    }
+  }
+  return hash.digest("hex").slice(0, 32);
+}
