@@ -183,7 +183,10 @@ function samplingOf(model: Model, prompt: number, sampling: number): Sampling {
   return resolveSampling(samplings[sampling]!, model.vocab, model.prompts[prompt]!.length);
 }
 
-const drafts = ["none", "lookup", "draft-model", "auto", "chain", "tree"] as const;
+const drafts = [
+  ...["none", "lookup", "ngram", "recycle", "lookahead", "jacobi", "gauss-seidel", "draft-model", "auto"],
+  ...["chain", "tree"],
+] as const;
 const pasts = ["fresh", "prefix", "fork", "forked from", "truncated"] as const;
 
 interface Case {
