@@ -117,32 +117,31 @@ export interface GenerateOptions extends SamplingOptions {
   readonly signal?: AbortSignal | undefined;
 }
 
-const generateKeys = [
-  ...[
-    "temperature",
-    "topK",
-    "topP",
-    "minP",
-    "repetitionPenalty",
-    "presencePenalty",
-    "frequencyPenalty",
-    "logitBias",
-  ],
-  ...[
-    "seed",
-    "maxTokens",
-    "strategy",
-    "draftLength",
-    "system",
-    "raw",
-    "stop",
-    "guide",
-    "top",
-    "trace",
-    "ignoreEnd",
-    "signal",
-  ],
-];
+const generateKeys = Object.keys({
+  temperature: true,
+  topK: true,
+  topP: true,
+  minP: true,
+  repetitionPenalty: true,
+  presencePenalty: true,
+  frequencyPenalty: true,
+  logitBias: true,
+  seed: true,
+  maxTokens: true,
+  strategy: true,
+  draftLength: true,
+  system: true,
+  raw: true,
+  tools: true,
+  thinking: true,
+  templateOptions: true,
+  stop: true,
+  guide: true,
+  top: true,
+  trace: true,
+  ignoreEnd: true,
+  signal: true,
+} satisfies Record<keyof GenerateOptions, true>);
 
 interface Resolved {
   readonly strategy: Strategy;
