@@ -4,8 +4,9 @@ import { chooseFiles } from "../hub/choose.js";
 import { parseHubName } from "../hub/name.js";
 import { pull as pullModel } from "../hub/pull.js";
 import { hubSettings } from "../hub/settings.js";
-import { downloadLine, size } from "./download-line.js";
+import { size } from "./download-line.js";
 import { interruptible } from "./interrupt.js";
+import { showDownload } from "./open-model.js";
 import { table } from "./table.js";
 import { paint, printable, statusLine } from "./terminal.js";
 
@@ -19,14 +20,11 @@ export interface PullFlags {
 export async function pull(name: string, flags: PullFlags): Promise<number> {
   const settings = await hubSettings(process.env, flags.offline);
   const status = statusLine(process.stderr);
-  const line = downloadLine();
   try {
     const { path, commit, files } = await interruptible((signal) =>
       pullModel(settings, name, {
         signal,
-        onProgress: (progress) => {
-          if (!flags.quiet) status.show(line(progress, performance.now()));
-        },
+        onProgress: flags.quiet ? undefined : showDownload(status),
       }),
     );
     status.clear();

@@ -7,6 +7,12 @@ import { paint, printable, statusLine } from "./terminal.js";
 
 const patienceMs = 500;
 
+/** A listener that tells on a terminal how far a download is. */
+export function showDownload(status: ReturnType<typeof statusLine>): (progress: DownloadProgress) => void {
+  const line = downloadLine();
+  return (progress) => status.show(line(progress, performance.now()));
+}
+
 /**
  * Loads what the flags name, `overrides` going before them. On a terminal a line tells how far it is, once it takes
  * long enough to wonder.
@@ -19,10 +25,7 @@ export async function openModel(flags: ModelFlags, overrides: LoadOptions = {}):
     if (!flags.quiet && performance.now() - started > patienceMs)
       status.show(`loading ${printable(path.basename(source))}  ${Math.floor((100 * done) / total)} %`);
   };
-  const line = downloadLine();
-  const onDownload = (progress: DownloadProgress) => {
-    if (!flags.quiet) status.show(line(progress, performance.now()));
-  };
+  const onDownload = flags.quiet ? undefined : showDownload(status);
   try {
     const model = await load(source, {
       ...loadOptions(flags, process.env),

@@ -46,7 +46,7 @@ export function serveOptionsOf(command: Command): Command {
   command
     .option(
       "--model <[name=]path>",
-      "a model to serve; may be given several times, the first is loaded at once (default: the embedded one)",
+      "a model to serve, a path or hf:OWNER/REPO; may be given several times, the first is loaded at once (default: the embedded one)",
       collect,
     )
     .option("--draft-model <path>", "a smaller model of the first one's vocabulary that writes ahead")

@@ -1,11 +1,14 @@
 import { readFileSync } from "node:fs";
 import path from "node:path";
+import { locateModel } from "../api/locate-model.js";
 import { OutriderError } from "../errors.js";
 import { embeddedModel } from "../index.js";
 import type { ModelSpec } from "../server/models.js";
 import { serve as startServer } from "../server/serve.js";
 import { interrupted, usageError } from "./failure.js";
+import { showDownload } from "./open-model.js";
 import { limitsFrom, type ServeFlags } from "./serve-options.js";
+import { statusLine } from "./terminal.js";
 
 /** Serves until SIGTERM or SIGINT: then answers under way get their time; a second signal ends at once. */
 export async function serve(flags: ServeFlags, version: string): Promise<number> {
@@ -19,8 +22,9 @@ export async function serve(flags: ServeFlags, version: string): Promise<number>
     stop();
   };
   for (const signal of ["SIGINT", "SIGTERM"] as const) process.on(signal, onSignal);
+  const models = await located(modelSpecs(flags));
   const starting = startServer({
-    models: modelSpecs(flags),
+    models,
     version,
     host: flags.host,
     port: flags.port,
@@ -50,6 +54,23 @@ export function modelSpecs({ model, draftModel, threads, context }: ServeFlags):
     const name = split?.[1] ?? path.basename(file).replace(/\.gguf$/i, "");
     return { name, source: { file, draftModel: i === 0 ? draftModel : undefined, threads, context } };
   });
+}
+
+/** Models of the hub are fetched before the server starts, so that no request waits for a download. */
+async function located(specs: readonly ModelSpec[]): Promise<ModelSpec[]> {
+  const status = statusLine(process.stderr);
+  const onDownload = showDownload(status);
+  const locate = async (name: string) => await locateModel(name, { onDownload });
+  const found: ModelSpec[] = [];
+  try {
+    for (const { name, source } of specs) {
+      const draftModel = source.draftModel === undefined ? undefined : await locate(source.draftModel);
+      found.push({ name, source: { ...source, file: await locate(source.file), draftModel } });
+    }
+    return found;
+  } finally {
+    status.clear();
+  }
 }
 
 function envKeys({ OUTRIDER_API_KEY: key }: NodeJS.ProcessEnv): string[] {

@@ -178,7 +178,12 @@ describe("folders", () => {
   const editJson = async (path: string, change: (json: Record<string, unknown>) => unknown) =>
     writeFile(path, JSON.stringify(change(JSON.parse(await readFile(path, "utf8")))));
   const refused = (folder: string, code: string, message: string) =>
-    expect(openModelSource(folder).then((source) => planModel(source))).rejects.toMatchObject({
+    expect(
+      openModelSource(folder).then(async (source) => {
+        await using _ = source;
+        planModel(source);
+      }),
+    ).rejects.toMatchObject({
       code,
       message: expect.stringContaining(message),
     });
