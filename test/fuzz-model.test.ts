@@ -18,8 +18,9 @@ const batch = 100;
 const models = [
   "llama-mha-tied",
   "llama-gqa-untied",
+  "llama-moe",
   ...readdirSync(goldenFolder)
-    .filter((file) => /^quant-.*\.gguf$/.test(file))
+    .filter((file) => file.endsWith(".gguf") && !file.startsWith("llama-"))
     .map((file) => file.slice(0, -".gguf".length)),
 ];
 const root = path.resolve(import.meta.dirname, "..");
