@@ -16,6 +16,7 @@ import {
 } from "./options.js";
 import type { ScoreFlags } from "./score.js";
 import { type ServeFlags, serveOptionsOf } from "./serve-options.js";
+import type { TraceFlags } from "./trace.js";
 import type { VerifyFlags } from "./verify.js";
 
 const examples = `
@@ -134,6 +135,24 @@ export function commandLine(version: string): Command {
     .option("--max-tokens <n>", "tokens of each text", parseCount, 32);
   outputOptions(draftModelOption(modelOptions(verify))).action(async (flags: VerifyFlags) => {
     process.exitCode = await (await import("./verify.js")).verify(flags);
+  });
+
+  program
+    .command("strategies")
+    .description("all ways to decode: what they do, where they come from, what they need")
+    .option("--json", "one JSON array")
+    .action(async (flags: { json?: boolean }) => {
+      process.exitCode = (await import("./strategies.js")).listStrategies(flags);
+    });
+
+  const trace = program
+    .command("trace")
+    .description("answer a prompt and tell what every pass drafted, verified and kept, as JSON lines")
+    .argument("<prompt...>", "what to answer; several words need no quotes")
+    .option("--raw", "the prompt as it is: no chat template")
+    .option("--dependencies <file>", "draw which token was known in which pass: a file .svg or .html");
+  outputOptions(answerOptions(modelOptions(trace))).action(async (words: string[], flags: TraceFlags) => {
+    process.exitCode = await (await import("./trace.js")).trace(words, flags);
   });
 
   const bench = program
