@@ -4,7 +4,7 @@
 //   node scripts/build-native.mjs --test     operator and pool tests, plain; those of other processors under QEMU
 //   node scripts/build-native.mjs --sanitize operator tests under address and undefined, the pool's under thread
 //   node scripts/build-native.mjs --addon-sanitized   the addon under address and undefined, for npm run fuzz
-//   --target linux-x64|linux-arm64           that target alone
+//   --target linux-x64|linux-arm64|wasm-simd|wasm-relaxed-simd   that target alone
 import { execFile, execFileSync, spawnSync } from "node:child_process";
 import { createHash } from "node:crypto";
 import { mkdirSync, readdirSync, readFileSync, statSync } from "node:fs";
@@ -15,11 +15,11 @@ import { parseArgs, promisify } from "node:util";
 
 const root = path.resolve(import.meta.dirname, "..");
 const source = path.join(root, "native/src");
+const wasmSource = path.join(root, "native/wasm");
 const run = promisify(execFile);
 
 const common = [
   "-std=c++17",
-  "-fPIC",
   "-ffp-contract=off",
   "-fno-math-errno",
   "-fvisibility=hidden",
@@ -48,15 +48,53 @@ const targets = {
     emulator: ["qemu-aarch64", "-L", "/usr/aarch64-linux-gnu"],
   },
 };
+// The two builds share all objects but one.
+const wasm = (name, flags) => ({
+  objects: "wasm",
+  compiler: "clang++-19",
+  suffix: "wasm",
+  extraSources: readdirSync(wasmSource)
+    .filter((n) => n.endsWith(".cpp"))
+    .map((n) => path.join(wasmSource, n)),
+  flags: [
+    "--target=wasm32-wasi",
+    "-fwasm-exceptions",
+    ..."-mthread-model posix".split(" "), // clang would make atomics plain loads and stores otherwise
+    ..."-matomics -mbulk-memory -mnontrapping-fptoint -msign-ext -msimd128".split(" "),
+    "-isystem",
+    path.join(wasmSource, "libcxx"),
+    `-I${wasmSource}`,
+  ],
+  perFile: { "kernels_wasm.cpp": ["-O3", ...flags] },
+  ownObject: { "kernels_wasm.cpp": `kernels_${name}.o` },
+  // The C library of Debian's packages knows nothing of threads: its allocator is called under a lock (threads.cpp).
+  linking: [
+    "-fuse-ld=/usr/bin/wasm-ld-19",
+    `-Wl,${[
+      "--no-check-features,--shared-memory,--import-memory,--max-memory=4294967296,-z,stack-size=1048576,--gc-sections",
+      ...["malloc", "calloc", "realloc", "aligned_alloc", "free"].map((name) => `--wrap=${name}`),
+      ...["__stack_pointer", "__wasm_init_tls", "__tls_size", "__tls_align"].map(
+        (name) => `--export=${name}`,
+      ),
+    ]}`,
+  ],
+  emulator: ["node", "--experimental-wasm-relaxed-simd", path.join(wasmSource, "run.mjs")],
+});
+targets["wasm-relaxed-simd"] = wasm("wasm-relaxed-simd", ["-mrelaxed-simd"]);
+targets["wasm-simd"] = wasm("wasm-simd", []);
 const own = `${process.platform}-${process.arch}`;
 if (targets[own]) Object.assign(targets[own], { compiler: "g++", emulator: [] });
 const linking = ["-static-libstdc++", "-static-libgcc", "-pthread", "-Wl,--gc-sections"];
 
+const byName = (a, b) => (a.name < b.name ? -1 : 1);
+
 /** SHA-256 over the core's sources and this script: what the committed addon must have been built from. */
 export function sourceHash() {
   const hash = createHash("sha256");
-  for (const name of readdirSync(source).sort())
-    hash.update(name).update(readFileSync(path.join(source, name)));
+  for (const folder of [source, wasmSource])
+    for (const entry of readdirSync(folder, { withFileTypes: true, recursive: true }).sort(byName))
+      if (entry.isFile())
+        hash.update(entry.name).update(readFileSync(path.join(entry.parentPath, entry.name)));
   return hash
     .update(readFileSync(import.meta.filename))
     .digest("hex")
@@ -70,23 +108,32 @@ export function builtHash(file) {
 }
 
 async function compile(target, names, folder, flags) {
-  const { compiler, perFile } = targets[target];
-  const out = path.join(root, "native/build", target, folder);
+  const {
+    compiler,
+    perFile,
+    flags: targetFlags = ["-fPIC"],
+    objects = target,
+    ownObject = {},
+  } = targets[target];
+  const out = path.join(root, "native/build", objects, folder);
   mkdirSync(out, { recursive: true });
   const newestHeader = Math.max(
-    ...readdirSync(source)
-      .filter((n) => /\.(h|inl)$/.test(n))
-      .map((n) => statSync(path.join(source, n)).mtimeMs),
+    ...[source, wasmSource].flatMap((folder) =>
+      readdirSync(folder)
+        .filter((n) => /\.(h|inl)$/.test(n))
+        .map((n) => statSync(path.join(folder, n)).mtimeMs),
+    ),
     statSync(import.meta.filename).mtimeMs,
   );
   const jobs = names.map((file) => {
-    const object = path.join(out, `${path.basename(file)}.o`);
+    const object = path.join(out, ownObject[path.basename(file)] ?? `${path.basename(file)}.o`);
     const made = statSync(object, { throwIfNoEntry: false })?.mtimeMs ?? 0;
     // The addon carries the hash of all sources, so it alone is always compiled.
     const fresh = made > newestHeader && made > statSync(file).mtimeMs && path.basename(file) !== "addon.cpp";
     const args = [
       ...common,
       ...(perFile[path.basename(file)] ?? ["-O2"]),
+      ...targetFlags,
       ...flags,
       `-I${source}`,
       "-c",
@@ -107,26 +154,29 @@ async function compile(target, names, folder, flags) {
   return jobs.map((j) => j.object);
 }
 
-const coreFiles = () =>
-  readdirSync(source)
+const coreFiles = (target) => [
+  ...readdirSync(source)
     .filter((n) => n.endsWith(".cpp"))
-    .map((n) => path.join(source, n));
-const fileOf = (target) => `outrider.${target}.node`;
+    .map((n) => path.join(source, n)),
+  ...(targets[target].extraSources ?? []),
+];
+const fileOf = (target) => `outrider.${target}.${targets[target].suffix ?? "node"}`;
 
 async function buildAddon(target, file, folder = "release", flags = [], link = ["-s"]) {
+  const { compiler, linking: ofTarget } = targets[target];
   const headers = createRequire(import.meta.url)("node-api-headers").include_dir;
-  const objects = await compile(target, coreFiles(), folder, [
-    `-I${headers}`,
+  const objects = await compile(target, coreFiles(target), folder, [
+    ...(ofTarget ? [] : [`-I${headers}`]),
     `-DOUTRIDER_SOURCE_HASH="${sourceHash()}"`,
     "-ffunction-sections",
     ...flags,
   ]);
   mkdirSync(path.dirname(file), { recursive: true });
-  await run(targets[target].compiler, [
-    "-shared",
+  await run(compiler, [
+    ...(ofTarget ? ["--target=wasm32-wasi", "-mexec-model=reactor"] : ["-shared"]),
     ...flags,
     ...objects,
-    ...(flags.length > 0 ? ["-pthread"] : linking),
+    ...(flags.length > 0 ? ["-pthread"] : (ofTarget ?? linking)),
     ...link,
     "-o",
     file,
@@ -137,11 +187,19 @@ async function buildAddon(target, file, folder = "release", flags = [], link = [
 }
 
 async function buildTest(target, name, folder, flags) {
-  const files = coreFiles().filter((f) => path.basename(f) !== "addon.cpp");
+  const { compiler, linking: ofTarget } = targets[target];
+  const files = coreFiles(target).filter((f) => !["addon.cpp", "node_api.cpp"].includes(path.basename(f)));
   const tests = [...files, path.join(root, "native/tests", `${name}.cpp`)];
   const objects = await compile(target, tests, folder, flags);
   const file = path.join(root, "native/build", target, folder, name);
-  await run(targets[target].compiler, [...flags, ...objects, "-pthread", "-o", file]);
+  mkdirSync(path.dirname(file), { recursive: true });
+  const link = ofTarget
+    ? [
+        ...["--target=wasm32-wasi", "-mexec-model=reactor"],
+        ...["-Wl,--export=__main_void,--export=fflush", ...ofTarget],
+      ]
+    : ["-pthread"];
+  await run(compiler, [...flags, ...objects, ...link, "-o", file]);
   return file;
 }
 

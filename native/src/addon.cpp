@@ -257,7 +257,7 @@ napi_value createArena(napi_env env, napi_callback_info i) {
   const Call call(env, i, 1);
   const int64_t bytes = integer(env, call[0]);
   if (bytes < 1) throw programError("an arena needs at least one byte");
-  return makeHandle(env, std::make_shared<Arena>(size_t(bytes)));
+  return makeHandle(env, std::make_shared<Arena>(addressable(double(bytes), "weights")));
 }
 
 napi_value createWeight(napi_env env, napi_callback_info i) {

@@ -16,7 +16,7 @@ int checked(int64_t value, int64_t most, const char* what) {
 size_t bytes(int layers, int blocks, int heads, size_t blockBytes) {
   const double total = double(layers) * blocks * heads * double(blockBytes);
   if (total > 0x1p46) throw programError("cache: " + std::to_string(int64_t(total / 0x1p30)) + " GiB, expected at most 65536");
-  return size_t(layers) * size_t(blocks) * size_t(heads) * blockBytes;
+  return addressable(total, "keys or values");
 }
 template <class T>
 void copyLane(const void* from, int fromLane, void* to, int toLane, int headDim) {
@@ -30,7 +30,7 @@ Cache::Cache(int64_t layers_, int64_t heads_, int64_t headDim_, int64_t blocks_,
       headDim(checked(headDim_, 4096, "the head size")), blocks(checked(blocks_, 1 << 24, "the number of blocks")),
       half(half_), valueStride((headDim + kLanes - 1) / kLanes * kLanes), element_(half ? 2 : 4),
       keyBytes_(size_t(headDim) * kLanes * element_), valueBytes_(size_t(valueStride) * kLanes * element_),
-      keys_(bytes(layers, blocks, heads, keyBytes_)), values_(bytes(layers, blocks, heads, valueBytes_)) {}
+      keys_(bytes(layers, blocks, heads, keyBytes_), false), values_(bytes(layers, blocks, heads, valueBytes_), false) {}
 
 void Cache::store(const Kernels& kernels, int layer, int cell, const float* k, const float* v) {
   const int block = cell / kLanes, lane = cell % kLanes;

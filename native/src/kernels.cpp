@@ -31,6 +31,8 @@ std::vector<const Kernels*> fastKernels() {
 #elif defined(__aarch64__)
   if (neonDotprod() && hasDotprod()) usable.push_back(neonDotprod());
   if (neon()) usable.push_back(neon());
+#elif defined(__wasm__)
+  if (wasm()) usable.push_back(wasm());
 #endif
   return usable;
 }

@@ -22,7 +22,7 @@ enum class WeightType : int {  // ggml's numbers
 };
 template <WeightType... types> struct WeightTypes {
   static constexpr int count = sizeof...(types);
-  static constexpr WeightType list[] = {types...};
+  static constexpr WeightType list[sizeof...(types)] = {types...};
 };
 // In the order of the tables in Kernels; the first three are not block-quantised.
 using AllWeightTypes =
@@ -266,5 +266,6 @@ const Kernels* avx2();  // nullptr where this build has none; fastKernels checks
 const Kernels* avx512();
 const Kernels* neon();
 const Kernels* neonDotprod();
+const Kernels* wasm();
 
 }  // namespace outrider

@@ -468,7 +468,71 @@ LANES_INLINE Int4 dot16(Int4 acc, const Int4* w, const int8_t* x) {
 }
 
 #else
-#error "no WebAssembly yet"
+
+LANES_INLINE Int4 selectFour(Int4 m, Int4 yes, Int4 no) { return Int4(wasm_v128_bitselect(v128_t(yes), v128_t(no), v128_t(m))); }
+LANES_INLINE Float4 loadHalfFour(const uint16_t* p) {
+  const Int4 h = widen(p), magnitude = (h & 0x7fff) << 13, exponent = magnitude & (31 << 23);
+  const Int4 normal = magnitude + (112 << 23), special = normal + (112 << 23);                      // infinity, NaN
+  const Int4 subnormal = Int4(Float4(normal + (1 << 23)) - broadcastFour(0x1p-14f));
+  const Int4 value = selectFour(exponent == 0, subnormal, selectFour(exponent == (31 << 23), special, normal));
+  return Float4(value | (h & 0x8000) << 16);
+}
+LANES_INLINE void storeHalfFour(uint16_t* p, Float4 v) {  // floatToHalf of numbers.h
+  const Int4 u = Int4(v), sign = shiftRightFour<16>(u) & 0x8000, magnitude = u & INT32_MAX;
+  const Int4 rounded = shiftRightFour<13>(magnitude + 0xfff + (shiftRightFour<13>(magnitude) & 1) - 0x38000000);
+  const Int4 subnormal = Int4(Float4(magnitude) + broadcastFour(0.5f)) - 0x3f000000;
+  const Int4 nan = (shiftRightFour<13>(magnitude) & 0x3ff) | 0x7e00;
+  Int4 half = selectFour(magnitude < 0x38800000, subnormal, rounded);
+  half = selectFour(magnitude >= 0x477ff000, broadcastFour(int32_t(0x7c00)), half);
+  half = selectFour(magnitude > 0x7f800000, nan, half) | sign;
+  const Bytes16 bytes = Bytes16(half);
+  const Bytes16 packed = __builtin_shufflevector(bytes, bytes, 0, 1, 4, 5, 8, 9, 12, 13, 0, 1, 4, 5, 8, 9, 12, 13);
+  __builtin_memcpy(p, &packed, 8);
+}
+LANES_INLINE unsigned bitsFour(Int4 m) { return wasm_i32x4_bitmask(v128_t(m)); }
+LANES_INLINE Float4 maxFour(Float4 x, Float4 y) { return Float4(wasm_f32x4_pmax(v128_t(y), v128_t(x))); }
+LANES_INLINE Float4 minFour(Float4 x, Float4 y) { return Float4(wasm_f32x4_pmin(v128_t(y), v128_t(x))); }
+
+#if defined(__wasm_relaxed_simd__)
+// One rounding on every processor with an instruction for it; who loads this build asks first (outrider_fused).
+LANES_INLINE Float4 fmaFour(Float4 x, Float4 y, Float4 z) {
+  return Float4(wasm_f32x4_relaxed_madd(v128_t(x), v128_t(y), v128_t(z)));
+}
+#else
+[[gnu::noinline]] Float4 fmaSlowly(Float4 x, Float4 y, Float4 z) {
+  return Float4{__builtin_fmaf(x[0], y[0], z[0]), __builtin_fmaf(x[1], y[1], z[1]), __builtin_fmaf(x[2], y[2], z[2]),
+                __builtin_fmaf(x[3], y[3], z[3])};
+}
+// In double the product is exact. The sum, rounded to double and then to float, is wrong only where the double lies
+// just between two floats: its low 29 bits say so, or it is below the normal floats.
+LANES_INLINE Float4 fmaFour(Float4 x, Float4 y, Float4 z) {
+  const auto low = [](Float4 v) { return wasm_f64x2_promote_low_f32x4(v128_t(v)); };
+  const auto high = [](Float4 v) { return wasm_f64x2_promote_low_f32x4(v128_t(__builtin_shufflevector(v, v, 2, 3, 2, 3))); };
+  const auto doubtful = [](v128_t s) {
+    const v128_t between = wasm_i64x2_eq(wasm_v128_and(s, wasm_i64x2_const_splat(0x1fffffff)), wasm_i64x2_const_splat(0x10000000));
+    const v128_t tiny = wasm_f64x2_lt(wasm_f64x2_abs(s), wasm_f64x2_const_splat(0x1p-126));
+    return wasm_v128_or(between, wasm_v128_and(tiny, wasm_f64x2_ne(s, wasm_f64x2_const_splat(0))));
+  };
+  const v128_t a = wasm_f64x2_add(wasm_f64x2_mul(low(x), low(y)), low(z));
+  const v128_t b = wasm_f64x2_add(wasm_f64x2_mul(high(x), high(y)), high(z));
+  if (wasm_v128_any_true(wasm_v128_or(doubtful(a), doubtful(b)))) return fmaSlowly(x, y, z);
+  return Float4(wasm_i32x4_shuffle(wasm_f32x4_demote_f64x2_zero(a), wasm_f32x4_demote_f64x2_zero(b), 0, 1, 4, 5));
+}
+#endif
+
+LANES_INLINE Part lookUp(const int8_t* table, Part index) {  // of 16 bytes, by each byte's low half; the high half is 0
+  return Part(wasm_i8x16_swizzle(wasm_v128_load(table), v128_t(index)));
+}
+// acc[c] += sum over i of w[i / 4][4 * c + i % 4] * x[i], i < 16: bytes with sign, x not -128.
+LANES_INLINE Int4 dot16(Int4 acc, const Int4* w, const int8_t* x) {
+  v128_t low = wasm_i32x4_const_splat(0), high = low;  // two sums of each column
+  for (int g = 0; g < 4; g++) {
+    const v128_t quad = wasm_i16x8_extend_low_i8x16(wasm_v128_load32_splat(x + 4 * g));
+    low = wasm_i32x4_add(low, wasm_i32x4_dot_i16x8(wasm_i16x8_extend_low_i8x16(v128_t(w[g])), quad));
+    high = wasm_i32x4_add(high, wasm_i32x4_dot_i16x8(wasm_i16x8_extend_high_i8x16(v128_t(w[g])), quad));
+  }
+  return acc + Int4(wasm_i32x4_add(wasm_i32x4_shuffle(low, high, 0, 2, 4, 6), wasm_i32x4_shuffle(low, high, 1, 3, 5, 7)));
+}
 #endif
 
 LANES_INLINE Int lookUp(const int8_t* table, Int index) {

@@ -5,10 +5,14 @@
 
 namespace outrider {
 
+// A size that was reckoned in double: CoreError where this machine's addresses do not reach so far.
+size_t addressable(double bytes, const char* what);
+
 class Memory {
  public:
   Memory() = default;
-  explicit Memory(size_t bytes);  // throws CoreError where the system has no more
+  // Throws CoreError where the system has no more. zeroed: false where what memory held before does no harm.
+  explicit Memory(size_t bytes, bool zeroed = true);
   Memory(Memory&& other) noexcept : data_(other.data_), bytes_(other.bytes_) { other.data_ = nullptr; other.bytes_ = 0; }
   Memory& operator=(Memory&& other) noexcept;
   Memory(const Memory&) = delete;

@@ -121,7 +121,9 @@ Program::Program(std::shared_ptr<Core> core, ProgramSpec spec) : core_(std::move
     const size_t rowBytes = b.quantised ? QuantisedRow::bytes(b.width) : padded(size_t(b.width)) * 4;
     buffers_.push_back({nullptr, rowBytes});
     offsets.push_back(total);
-    total += (rowBytes * size_t(b.outputs ? spec_.maxOutputs : spec_.maxRows) * size_t(b.slots) + 63) / 64 * 64;
+    const size_t rows = size_t(b.outputs ? spec_.maxOutputs : spec_.maxRows) * size_t(b.slots);
+    addressable(double(total) + double(rowBytes) * double(rows), "a program's buffers");
+    total += (rowBytes * rows + 63) / 64 * 64;
   }
   checkOps();
   findStages();

@@ -171,6 +171,7 @@ uint8_t* Arena::take(size_t bytes) {
 
 size_t Weight::packedBytes(int type, int64_t rows, int64_t k) {
   const int inputs = checkedInputs(type, k), columns = checkedSize(rows, "the number of rows");
+  addressable(double(tileBytes(WeightType(type), 256)) / 256 * inputs * (columns / kLanes + 1), "a weight");
   return (size_t((columns + kLanes - 1) / kLanes) * tileBytes(WeightType(type), inputs) + 63) / 64 * 64;
 }
 

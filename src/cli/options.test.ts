@@ -31,6 +31,6 @@ test("an instruction set that is misspelt is not passed over", () => {
   expect(instructionSetFrom({ OUTRIDER_INSTRUCTION_SET: "avx2" })).toBe("avx2");
   for (const value of ["", "AVX2", "avx"])
     expect(() => instructionSetFrom({ OUTRIDER_INSTRUCTION_SET: value })).toThrow(
-      "expected one of avx512, avx2, neon-dotprod, neon, scalar",
+      "expected one of avx512, avx2, neon-dotprod, neon, wasm-relaxed-simd, wasm-simd, scalar",
     );
 });

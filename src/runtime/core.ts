@@ -2,7 +2,15 @@ import { availableParallelism } from "node:os";
 import { coreInfo, native, Owned } from "./native.js";
 
 /** Those of all builds; `coreInfo().instructionSets` has this machine's. */
-export const instructionSets = ["avx512", "avx2", "neon-dotprod", "neon", "scalar"] as const;
+export const instructionSets = [
+  "avx512",
+  "avx2",
+  "neon-dotprod",
+  "neon",
+  "wasm-relaxed-simd",
+  "wasm-simd",
+  "scalar",
+] as const;
 export type InstructionSet = (typeof instructionSets)[number];
 
 /** Threads and an instruction set. The results do not depend on either. */

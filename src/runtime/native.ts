@@ -1,7 +1,9 @@
+import { existsSync } from "node:fs";
 import { createRequire } from "node:module";
 import path from "node:path";
 import { fileURLToPath } from "node:url";
 import { type ErrorCode, OutriderError } from "../errors.js";
+import { loadWasm } from "./wasm.js";
 
 /** An object that lives in the native core. It is released by `close`, at the latest by the garbage collector. */
 export type Handle = { readonly __handle: unique symbol };
@@ -59,7 +61,8 @@ export interface NativeResult {
   logits?: Float32Array;
 }
 
-interface Addon {
+/** The core's face: the same for the addon and for WebAssembly. */
+export interface Addon {
   info(): { sourceHash: string; instructionSets: string[]; liveBytes: number; liveBlocks: number };
   createCore(threads: number, instructionSet: string): Handle;
   packedBytes(type: number, rows: number, columns: number): number;
@@ -80,28 +83,51 @@ interface Addon {
 
 let loaded: Addon | undefined;
 
-/** The native core, loaded at first use. Throws `ERR_PLATFORM` where no build fits this machine. */
+/** The core, loaded at first use. Throws `ERR_PLATFORM` where no build fits this machine. */
 export function addon(): Addon {
-  loaded ??= load();
+  loaded ??= load(process.env.OUTRIDER_NATIVE);
   return loaded;
 }
 
-function load(): Addon {
-  const folder = path.resolve(path.dirname(fileURLToPath(import.meta.url)), "../../native/prebuilt");
-  const file =
-    process.env.OUTRIDER_NATIVE ?? path.join(folder, `outrider.${process.platform}-${process.arch}.node`);
-  try {
-    return createRequire(import.meta.url)(file) as Addon;
-  } catch (cause) {
-    throw new OutriderError(
-      "ERR_PLATFORM",
-      `the native core for ${process.platform}-${process.arch} could not be loaded from ${file}. ` +
-        "Built so far: linux-x64 and linux-arm64 with glibc 2.36 or newer. " +
-        "OUTRIDER_NATIVE=FILE names a core that you built yourself (npm run native). " +
-        `Cause: ${cause instanceof Error ? cause.message.split("\n")[0] : String(cause)}`,
-      { cause },
-    );
+const folder = path.resolve(path.dirname(fileURLToPath(import.meta.url)), "../../native/prebuilt");
+const prebuilt = path.join(folder, `outrider.${process.platform}-${process.arch}.node`);
+const wasmFiles = ["relaxed-simd", "simd"].map((name) => path.join(folder, `outrider.wasm-${name}.wasm`));
+
+/** wanted: a file, or "wasm"; otherwise the build for this platform, and WebAssembly where there is none. */
+function load(wanted: string | undefined): Addon {
+  let cause: unknown;
+  if (wanted !== "wasm" && (wanted !== undefined || existsSync(prebuilt))) {
+    const file = wanted ?? prebuilt;
+    try {
+      return file.endsWith(".wasm") ? loadWasm([file]) : (createRequire(import.meta.url)(file) as Addon);
+    } catch (error) {
+      if (wanted !== undefined)
+        throw platformError(`the core could not be loaded from ${file}, as OUTRIDER_NATIVE says`, error);
+      cause = error;
+    }
   }
+  try {
+    const core = loadWasm(wasmFiles);
+    if (cause)
+      process.emitWarning(
+        `outrider: ${prebuilt} could not be loaded, WebAssembly takes its place and is slower. ` +
+          `It needs glibc 2.36 or newer. Cause: ${firstLine(cause)}`,
+      );
+    return core;
+  } catch (error) {
+    throw platformError(`no build of the core runs on ${process.platform}-${process.arch}`, cause ?? error);
+  }
+}
+
+const firstLine = (cause: unknown) => (cause instanceof Error ? cause.message.split("\n")[0] : String(cause));
+
+function platformError(what: string, cause: unknown): OutriderError {
+  return new OutriderError(
+    "ERR_PLATFORM",
+    `${what}. OUTRIDER_NATIVE=FILE names a core that you built yourself (npm run native), OUTRIDER_NATIVE=wasm ` +
+      `takes WebAssembly. Cause: ${firstLine(cause)}`,
+    { cause },
+  );
 }
 
 /** Errors of the core carry a code of ours; this gives them our class. */
