@@ -9,7 +9,9 @@ export {
   type ModelInfo,
   type Prompt,
   type PromptOptions,
+  type SampleOptions,
 } from "./api/model.js";
+export { bestOf, majorityVote, type SampleSpread, type Vote } from "./api/samples.js";
 export type { ScoreOptions, ScoreResult } from "./api/score.js";
 export type { PassTrace } from "./decoding/decode.js";
 export { acceptanceRate, type DecodeStats, tokensPerPass, tokensPerSecond } from "./decoding/stats.js";

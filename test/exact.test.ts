@@ -11,7 +11,13 @@ import type { Drafter } from "../src/decoding/drafter.js";
 import { fixedLength } from "../src/decoding/plan.js";
 import { type OpenStrategy, openStrategy, type Strategy } from "../src/decoding/strategies.js";
 import type { Engine, EngineOptions } from "../src/engine/engine.js";
-import { resolveSampling, type Sampling, type SamplingOptions } from "../src/engine/sampling.js";
+import {
+  firstCode,
+  nextCode,
+  resolveSampling,
+  type Sampling,
+  type SamplingOptions,
+} from "../src/engine/sampling.js";
 import type { Sequence } from "../src/engine/sequence.js";
 import { architectures } from "../src/models/architectures.js";
 import type { InstructionSet } from "../src/runtime/core.js";
@@ -94,6 +100,8 @@ const samplings: readonly SamplingOptions[] = [
   { temperature: 1.3, topP: 0.9, seed: 3 },
   { temperature: 0.7, minP: 0.05, presencePenalty: 0.5, seed: 4 },
   { temperature: 1, topK: 20, topP: 0.8, minP: 0.02, frequencyPenalty: 0.4, repetitionPenalty: 1.1, seed: 5 },
+  { temperature: 0.9, code: 0.37, seed: 6 },
+  { temperature: 1.2, topP: 0.9, code: 0.7, repetitionPenalty: 1.1, seed: 7 },
 ];
 
 /** What a user can see of a text: three arrays of one number a token, or of `top`. */
@@ -168,9 +176,15 @@ async function plainText(model: Model, prompt: readonly number[], sampling: Samp
   using sequence = engine.open();
   await sequence.prefill(prompt.slice(0, -1));
   const steps = noSteps();
+  let code = firstCode(sampling);
   for (let last = prompt.at(-1)!; steps.tokens.length < longest; last = steps.tokens.at(-1)!) {
-    const { picks, logprobs, topTokens, topLogprobs } = await sequence.step([last], { sampling, top });
+    const { picks, logprobs, topTokens, topLogprobs, codes } = await sequence.step([last], {
+      sampling,
+      code,
+      top,
+    });
     sequence.keep([0]);
+    code = nextCode(codes, 0);
     steps.tokens.push(...picks);
     steps.logprobs.push(...logprobs);
     steps.topTokens.push(...topTokens);
@@ -429,6 +443,10 @@ async function runMember(m: Member, engine: Engine, random: Seeded, passes: Pass
       break;
     } catch (error) {
       expect(error).toMatchObject({ code: "ERR_ABORTED" });
+      // A code is told where a text begins only.
+      if (samplings[c.sampling]!.code === undefined) continue;
+      for (const list of Object.values(steps)) list.length = 0;
+      sequence.truncate(Math.min(sequence.tokens.length, prompt.length - 1));
     }
   }
   return text(steps, c.count);

@@ -190,6 +190,7 @@ function goodPass(): WholePass {
     tableOffsets: Int32Array.of(0, 2, 3),
     settings: Float64Array.from([0, 0, 1, 0, 0, 0.8, 5, 0.9, 0.01, 7, 1.5, 0, 1, 0, 8, 0, 0, 1, 0, 0]),
     scored: Int32Array.of(0, 1, 2, 39),
+    codes: Float64Array.of(-1, 1, 0.3, 2 ** -53, 0.999, 1, 0, 0.1),
     adjustOffsets: Int32Array.of(0, 0, 2, 2, 3),
     adjustTokens: Int32Array.of(4, 9, 1),
     adjustRepetition: Float32Array.of(1.1, 1.2, 1),
@@ -207,7 +208,15 @@ const run = async (program: Handle, pass: NativePass) => core.run(program, pass,
 /** The bits of all that a pass gives. */
 async function bits(program: Handle, pass: NativePass): Promise<string> {
   const result = await run(program, pass);
-  return [result.tokens, result.logprobs, result.topTokens, result.topLogprobs, result.scores, result.logits]
+  return [
+    result.tokens,
+    result.logprobs,
+    result.topTokens,
+    result.topLogprobs,
+    result.scores,
+    result.codes,
+    result.logits,
+  ]
     .map((a) => Buffer.from(a!.buffer, a!.byteOffset, a!.byteLength).toString("hex"))
     .join();
 }
@@ -361,6 +370,9 @@ describe("what the core is handed", () => {
     "an adjusted token beyond the vocabulary": (p) => p.adjustTokens.set([vocab]),
     "a scored token beyond the vocabulary": (p) => p.scored.set([vocab]),
     "adjustments that end before they begin": (p) => p.adjustOffsets.set([3], 1),
+    "a code of 1": (p) => p.codes.set([1], 2),
+    "a code that is not a number": (p) => p.codes.set([Number.NaN]),
+    "a code of resolution 0": (p) => p.codes.set([0], 1),
     "a negative temperature": (p) => p.settings.set([-1]),
     "top-p 0": (p) => p.settings.set([0], 2),
     "min-p above 1": (p) => p.settings.set([2], 3),

@@ -398,6 +398,11 @@ napi_value run(napi_env env, napi_callback_info i) {
   }
   // What most passes do not need is left out by the caller: every value that crosses costs time in every pass.
   const napi_value scored = optional(env, s, "scored"), adjustOffsets = optional(env, s, "adjustOffsets");
+  if (const napi_value codes = optional(env, s, "codes")) {
+    const Typed<double> numbers = typed<double>(env, codes, napi_float64_array);
+    if (numbers.length % 2 != 0) throw programError("codes: two numbers each are expected");
+    for (size_t j = 0; j < numbers.length; j += 2) in->codes.push_back({numbers.data[j], numbers.data[j + 1]});
+  }
   if (scored) in->scored = vectorOf(int32s(env, scored));
   if (adjustOffsets) {
     in->adjustOffsets = vectorOf(int32s(env, adjustOffsets));
@@ -426,6 +431,11 @@ napi_value run(napi_env env, napi_callback_info i) {
     set(e, object, "tokens", array(e, napi_int32_array, out->tokens));
     set(e, object, "logprobs", array(e, napi_float32_array, out->logprobs));
     if (!out->scores.empty()) set(e, object, "scores", array(e, napi_float32_array, out->scores));
+    if (!out->codes.empty()) {
+      std::vector<double> codes;
+      for (const Code& c : out->codes) codes.insert(codes.end(), {c.point, c.resolution});
+      set(e, object, "codes", array(e, napi_float64_array, codes));
+    }
     if (!out->topTokens.empty()) {
       set(e, object, "topTokens", array(e, napi_int32_array, out->topTokens));
       set(e, object, "topLogprobs", array(e, napi_float32_array, out->topLogprobs));

@@ -83,6 +83,18 @@ struct Program::Pass {
   std::atomic<bool> failed{false};
 
   const int32_t* table(const Row& row) const { return in.tables.data() + in.tableOffsets[size_t(row.table)]; }
+  bool hasCode(int output) const { return !in.codes.empty() && in.codes[size_t(output)].point >= 0; }
+  // The output of the row before an output's own, in this pass; -1: there is none.
+  int outputBefore(int output) const {
+    const int parent = in.rows[size_t(outputRows[size_t(output)])].parent;
+    if (parent < 0 || !in.rows[size_t(parent)].output) return -1;
+    return int(std::lower_bound(outputRows.begin(), outputRows.end(), parent) - outputRows.begin());
+  }
+  bool followsCode(int output) const { return hasCode(output) && outputBefore(output) >= 0 && hasCode(outputBefore(output)); }
+  int codeRoot(int output) const {
+    while (followsCode(output)) output = outputBefore(output);
+    return output;
+  }
   // The cell of position t on the way to row r.
   int cellOf(int r, int t) const {
     const Row* row = &in.rows[size_t(r)];
@@ -840,6 +852,29 @@ void Program::attend(Pass& pass, const int32_t* f, float scale, int chunk, int c
   }
 }
 
+void Program::draw(Pass& p, int output) {
+  const RunInput& in = p.in;
+  const size_t i = size_t(output), begin = size_t(in.adjustOffsets[i]), best = size_t(in.top);
+  const Adjustments adjust{in.adjustOffsets[i + 1] - in.adjustOffsets[i], in.adjustTokens.data() + begin,
+                           in.adjustRepetition.data() + begin, in.adjustAdd.data() + begin};
+  const Row& row = in.rows[size_t(p.outputRows[i])];
+  Code* code = nullptr;
+  if (p.hasCode(output)) {
+    code = &p.out->codes[i];
+    // Behind a token that was not drawn the point means nothing, and the row's draw will not be used.
+    const int before = p.followsCode(output) ? p.outputBefore(output) : -1;
+    *code = before >= 0 && p.out->tokens[size_t(before)] == row.token ? p.out->codes[size_t(before)] : in.codes[i];
+  }
+  const int mask = in.maskOf.empty() ? -1 : in.maskOf[i];
+  const Mask allowed = mask < 0 ? nullptr : in.masks.data() + size_t(mask) * ((size_t(spec_.vocab) + 31) / 32);
+  const Pick picked = pick(core_->kernels, floats(spec_.logits, output), spec_.vocab, in.settings[i], adjust, allowed, uint32_t(row.position) + 1,
+                           in.scored.empty() ? 0 : in.scored[i], code, in.top, p.out->topTokens.data() + i * best,
+                           p.out->topLogprobs.data() + i * best);
+  p.out->tokens[i] = picked.token;
+  p.out->logprobs[i] = picked.logprob;
+  if (!in.scored.empty()) p.out->scores[i] = picked.score;
+}
+
 void Program::checkInput(const RunInput& in) const {
   const auto fail = [](const std::string& what) { throw programError("run: " + what); };
   const int tables = int(in.tableOffsets.size()) - 1;
@@ -895,6 +930,9 @@ void Program::checkInput(const RunInput& in) const {
     for (size_t w = 0; w + 1 < words; w++) any = any || mask[w] != 0;
     if (!any) fail("mask " + std::to_string(i) + " allows no token");
   }
+  if (!in.codes.empty() && in.codes.size() != outputs) fail("codes do not fit the outputs");
+  for (const Code& c : in.codes)
+    if (!(c.point < 1) || !(c.resolution > 0 && c.resolution <= 1)) fail("a code is out of range");
   if (in.top < 0 || in.top > 1024) fail("top is " + std::to_string(in.top) + ", expected 0 to 1024");
 }
 
@@ -925,6 +963,7 @@ RunOutput Program::run(const RunInput& in, const std::atomic<bool>& cancelled) {
   out.tokens.resize(outputs);
   out.logprobs.resize(outputs);
   out.scores.resize(in.scored.size());
+  out.codes.resize(in.codes.size());
   out.topTokens.resize(outputs * top);
   out.topLogprobs.resize(outputs * top);
 
@@ -940,19 +979,11 @@ RunOutput Program::run(const RunInput& in, const std::atomic<bool>& cancelled) {
         }
         return;
       }
-      const RunInput& input = p.in;
-      const size_t i = size_t(chunk), begin = size_t(input.adjustOffsets[i]), best = size_t(input.top);
-      const Adjustments adjust{input.adjustOffsets[i + 1] - input.adjustOffsets[i], input.adjustTokens.data() + begin,
-                               input.adjustRepetition.data() + begin, input.adjustAdd.data() + begin};
-      const int mask = input.maskOf.empty() ? -1 : input.maskOf[i];
-      const Mask allowed = mask < 0 ? nullptr : input.masks.data() + size_t(mask) * ((size_t(p.program->spec_.vocab) + 31) / 32);
-      const Pick picked = pick(p.program->core_->kernels, p.program->floats(p.program->spec_.logits, chunk), p.program->spec_.vocab,
-                               input.settings[i], adjust, allowed, uint32_t(input.rows[size_t(p.outputRows[i])].position) + 1,
-                               input.scored.empty() ? 0 : input.scored[i], input.top,
-                               p.out->topTokens.data() + i * best, p.out->topLogprobs.data() + i * best);
-      p.out->tokens[i] = picked.token;
-      p.out->logprobs[i] = picked.logprob;
-      if (!input.scored.empty()) p.out->scores[i] = picked.score;
+      // A code is known once the token before was drawn: rows that follow each other in the pass are drawn in order.
+      if (p.followsCode(chunk)) return;
+      p.program->draw(p, chunk);
+      for (int i = chunk + 1; i < p.outputs && p.hasCode(chunk); i++)
+        if (p.followsCode(i) && p.codeRoot(i) == chunk) p.program->draw(p, i);
     } catch (const std::exception& error) {
       const std::lock_guard<std::mutex> lock(p.failure);
       const auto* core = dynamic_cast<const CoreError*>(&error);

@@ -84,6 +84,7 @@ struct RunInput {
   std::vector<int32_t> tableOffsets;  // [tables + 1]
   std::vector<PickSettings> settings; // one per output
   std::vector<int32_t> scored;        // [outputs] tokens whose log-probabilities are wanted, or empty
+  std::vector<Code> codes;            // [outputs] points that draw, negative: noise does; or empty
   std::vector<int32_t> adjustOffsets, adjustTokens;  // [outputs + 1], [adjustments]
   std::vector<float> adjustRepetition, adjustAdd;
   std::vector<int32_t> maskOf;        // [outputs] which of `masks` bounds the pick, -1: none; or empty
@@ -96,6 +97,7 @@ struct RunOutput {
   std::vector<int32_t> tokens;       // [outputs]
   std::vector<float> logprobs;       // [outputs]
   std::vector<float> scores;         // [outputs] of the tokens `scored`
+  std::vector<Code> codes;           // [outputs] for the tokens after the drawn ones, where there were some
   std::vector<int32_t> topTokens;    // [outputs * top]
   std::vector<float> topLogprobs;
   std::vector<float> logits;         // [outputs * vocab] if wanted
@@ -125,6 +127,7 @@ class Program {
   template <class Step>
   void forExperts(int routes, int rows, int in, int inSlots, int experts, int tiles, int chunk, int chunks, int thread, Step step);
   void matmul(const int32_t* f, float scalar, int rows, int chunk, int chunks);
+  void draw(Pass&, int output);
   void attend(Pass&, const int32_t* f, float scale, int chunk, int chunks, int thread);
   const float* optionalConstant(int32_t field) const { return field == 0 ? nullptr : spec_.constants[size_t(field) - 1].data(); }
   const int32_t* fields(int op) const { return &spec_.ops[size_t(op) * kOpInts]; }

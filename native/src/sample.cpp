@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <cstring>
 #include <vector>
 
 #include "error.h"
@@ -55,21 +56,18 @@ size_t nucleus(const std::vector<Candidate>& sorted, float m, float inverse, dou
   return 0;
 }
 
-int draw(const Kernels& kernels, const float* logits, int vocab, const PickSettings& s, uint32_t position, float m) {
+// Where the options leave out some tokens: the others, best first. At least one.
+std::vector<Candidate> candidatesOf(const Kernels& kernels, const float* logits, int vocab, const PickSettings& s, float m) {
   const float inverse = 1.0f / s.temperature;
-  const uint64_t key = noiseKey(s.seed, position);
-  const bool truncatesK = s.topK > 0 && s.topK < vocab, truncatesP = s.topP < 1.0f;
-  if (!truncatesK && !truncatesP && !(s.minP > 0)) return kernels.gumbelArgmax(logits, vocab, m, inverse, key);
-
   std::vector<Candidate> candidates;
-  if (truncatesK) {
+  if (s.topK > 0 && s.topK < vocab) {
     candidates = best(kernels, logits, vocab, s.topK);
-    if (truncatesP) {
+    if (s.topP < 1.0f) {
       double mass = 0;
       for (const Candidate& c : candidates) mass += exp16((c.logit - m) * inverse);
       if (const size_t n = nucleus(candidates, m, inverse, double(s.topP) * mass)) candidates.resize(n);
     }
-  } else if (truncatesP) {
+  } else if (s.topP < 1.0f) {
     const double wanted = double(s.topP) * kernels.sumExp(logits, vocab, m, inverse);
     for (float depth = 4.0f;; depth *= 2) {
       candidates = above(kernels, logits, vocab, m - depth * s.temperature);
@@ -80,15 +78,85 @@ int draw(const Kernels& kernels, const float* logits, int vocab, const PickSetti
   } else {
     candidates = above(kernels, logits, vocab, m - s.temperature * 100.0f);
   }
-  int token = candidates.front().token;
-  float bestValue = -__builtin_inff();
-  for (const Candidate& c : candidates) {
-    const float z = (c.logit - m) * inverse;
-    if (s.minP > 0 && exp16(z) < s.minP) break;
-    const float value = z + gumbel(key, uint32_t(c.token));
-    if (value > bestValue || (value == bestValue && c.token < token)) { bestValue = value; token = c.token; }
+  if (s.minP > 0) {
+    size_t n = 1;
+    while (n < candidates.size() && exp16((candidates[n].logit - m) * inverse) >= s.minP) n++;
+    candidates.resize(n);
+  }
+  return candidates;
+}
+
+bool leavesOut(const PickSettings& s, int vocab) { return (s.topK > 0 && s.topK < vocab) || s.topP < 1.0f || s.minP > 0; }
+
+int drawByNoise(const Kernels& kernels, const float* logits, int vocab, const PickSettings& s, uint32_t position, float m) {
+  const float inverse = 1.0f / s.temperature;
+  const uint64_t key = noiseKey(s.seed, position);
+  if (!leavesOut(s, vocab)) return kernels.gumbelArgmax(logits, vocab, m, inverse, key);
+  int token = -1;
+  float bestValue = 0;
+  for (const Candidate& c : candidatesOf(kernels, logits, vocab, s, m)) {
+    const float value = (c.logit - m) * inverse + gumbel(key, uint32_t(c.token));
+    if (token < 0 || value > bestValue || (value == bestValue && c.token < token)) { bestValue = value; token = c.token; }
   }
   return token;
+}
+
+// The part of [0, total) that holds a point, parts coming one after another. A point that rounding left behind the last
+// part is in the last one that is not empty.
+struct Walk {
+  double target, low = 0, part = 0;  // the found part begins at `low`
+  double passed = 0;
+  int token = -1;
+  bool take(int candidate, double mass) {
+    if (mass > 0) {
+      low = passed;
+      part = mass;
+      token = candidate;
+    }
+    passed += mass;
+    return mass > 0 && target < passed;
+  }
+};
+
+constexpr int kCodeSpan = 1024;  // tokens whose masses are added up at memory speed before the walk
+constexpr double kCoarse = 0x1p-30, kFine = 0x1p-53;
+
+int drawByCode(const Kernels& kernels, const float* logits, int vocab, const PickSettings& s, uint32_t position, float m, Code& code) {
+  const float inverse = 1.0f / s.temperature;
+  Walk walk{code.point};
+  double total = 0;
+  if (leavesOut(s, vocab)) {
+    const std::vector<Candidate> candidates = candidatesOf(kernels, logits, vocab, s, m);
+    for (const Candidate& c : candidates) total += exp16((c.logit - m) * inverse);
+    walk.target *= total;
+    for (const Candidate& c : candidates)
+      if (walk.take(c.token, exp16((c.logit - m) * inverse))) break;
+  } else {
+    const int spans = (vocab + kCodeSpan - 1) / kCodeSpan;
+    std::vector<float> sums(static_cast<size_t>(spans));
+    for (int i = 0; i < spans; i++) {
+      sums[size_t(i)] = kernels.sumExp(logits + i * kCodeSpan, std::min(kCodeSpan, vocab - i * kCodeSpan), m, inverse);
+      total += sums[size_t(i)];
+    }
+    walk.target *= total;
+    Walk spanOf = walk;
+    for (int i = 0; i < spans; i++)
+      if (spanOf.take(i, sums[size_t(i)])) break;
+    walk.passed = spanOf.low;
+    const int first = spanOf.token * kCodeSpan, end = std::min(vocab, first + kCodeSpan);
+    for (int i = first; i < end; i++)
+      if (walk.take(i, exp16((logits[i] - m) * inverse))) break;
+  }
+  code.point = std::max(0.0, (walk.target - walk.low) / walk.part);
+  code.resolution = code.resolution * total / walk.part;
+  if (code.resolution > kCoarse) {
+    uint64_t bits;
+    std::memcpy(&bits, &code.point, sizeof bits);
+    code.point += std::min(code.resolution, 1.0) * (double(noiseKey(s.seed ^ bits, position) >> 11) * kFine);
+    code.resolution = kFine;
+  }
+  code.point = std::min(code.point, 1.0 - kFine);
+  return walk.token;
 }
 
 int argmax(const Kernels& kernels, const float* logits, int vocab, float m) {
@@ -107,7 +175,7 @@ float checkedMaximum(const Kernels& kernels, const float* logits, int vocab, uin
 }  // namespace
 
 Pick pick(const Kernels& kernels, float* logits, int vocab, const PickSettings& s, const Adjustments& adjust,
-          Mask allowed, uint32_t position, int scored, int top, int32_t* topTokens, float* topLogprobs) {
+          Mask allowed, uint32_t position, int scored, Code* code, int top, int32_t* topTokens, float* topLogprobs) {
   const float m = checkedMaximum(kernels, logits, vocab, position);
   const float logZ = log16(kernels.sumExp(logits, vocab, m, 1.0f));
   if (top > 0) {
@@ -132,8 +200,9 @@ Pick pick(const Kernels& kernels, float* logits, int vocab, const PickSettings& 
     choices = masked.data();
   }
   const float adjusted = adjust.count || allowed ? checkedMaximum(kernels, choices, vocab, position) : m;
-  const int token = s.temperature > 0 ? draw(kernels, choices, vocab, s, position, adjusted)
-                                      : argmax(kernels, choices, vocab, adjusted);
+  const int token = s.temperature == 0 ? argmax(kernels, choices, vocab, adjusted)
+                    : code             ? drawByCode(kernels, choices, vocab, s, position, adjusted, *code)
+                                       : drawByNoise(kernels, choices, vocab, s, position, adjusted);
   for (int i = adjust.count; i-- > 0;) logits[adjust.tokens[i]] = raw[size_t(i)];
   return {token, (logits[token] - m) - logZ, (logits[scored] - m) - logZ};
 }

@@ -13,6 +13,15 @@ struct PickSettings {
   uint64_t seed;
 };
 
+// A point of [0, 1), known to `resolution`, that draws instead of noise (arithmetic sampling, Vilnis et al. 2023, "Parallel
+// Diverse Decoding for Large Language Models"). The candidates, in order of their ids (best first where top-k, top-p or
+// min-p leave some out), divide the interval by their probabilities; the one whose part holds the point is drawn, and the
+// point's place in that part draws the next token. So the state follows from the drawn tokens alone. A point that was
+// magnified so often that its digits end gets new ones from the seed and its last digits.
+struct Code {
+  double point, resolution;
+};
+
 // Before anything else, for each listed token: l > 0 ? l / repetition : l * repetition, then l + add.
 struct Adjustments {
   int count;
@@ -33,8 +42,9 @@ struct Pick {
 // `position`: where the drawn token will stand; with the seed and the token id it fixes the noise.
 // Tokens outside `allowed`, of which there must be one, are not picked; log-probabilities do not know of it.
 // scored: a token whose log-probability is wanted, whatever is drawn.
+// code: draws where there is one and the temperature is not 0, and becomes the next token's.
 // topTokens and topLogprobs: [top], best first. Restores `logits`. Throws CoreError ERR_RUNTIME_NAN.
 Pick pick(const Kernels&, float* logits, int vocab, const PickSettings&, const Adjustments&, Mask allowed, uint32_t position, int scored,
-          int top, int32_t* topTokens, float* topLogprobs);
+          Code* code, int top, int32_t* topTokens, float* topLogprobs);
 
 }  // namespace outrider

@@ -28,6 +28,8 @@ export interface GenerationResult {
   /** "stop": an end token or a stop string; "length": maxTokens or the context; "abort": the signal, or the loop was left. */
   finishReason: "stop" | "length" | "abort";
   seed: number;
+  /** The point that drew the text, where it was one of arithmetic sampling. */
+  code?: number;
   strategy: string;
   stats: DecodeStats;
   /** How many of the prompt's positions were still in the cache. */

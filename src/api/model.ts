@@ -1,5 +1,6 @@
 import path from "node:path";
 import { fileURLToPath } from "node:url";
+import { Siblings } from "../decoding/consensus.js";
 import { CostModel, pastCost } from "../decoding/cost-model.js";
 import { type DecodedStep, decode } from "../decoding/decode.js";
 import { vocabularyMismatch } from "../decoding/draft-model.js";
@@ -41,6 +42,7 @@ import { Generation, type GenerationResult, type Piece } from "./generation.js";
 import { cacheFolder, LearnedFile } from "./learned-file.js";
 import { type LocateOptions, locateModel } from "./locate-model.js";
 import { checkTokens, rejectUnknownKeys, wholeNumber } from "./options.js";
+import { mostSamples, type SampleSpread, sampleSeeds } from "./samples.js";
 import { type ScoreOptions, type ScoreResult, score } from "./score.js";
 
 /** SmolLM2-135M-Instruct, Q4_1, Apache-2.0: lies beside the code, so that the first call needs no network. */
@@ -117,6 +119,16 @@ export interface GenerateOptions extends SamplingOptions {
   readonly signal?: AbortSignal | undefined;
 }
 
+export interface SampleOptions extends Omit<GenerateOptions, "code"> {
+  /** How many, 1 to 64. */
+  readonly n: number;
+  /**
+   * "independent" (default): sample i is the text of seed + i. "arithmetic": codes spread evenly over the unit interval
+   * draw them, so that together they cover what the model may say more evenly, and likely texts do not crowd out others.
+   */
+  readonly spread?: SampleSpread | undefined;
+}
+
 const generateKeys = Object.keys({
   temperature: true,
   topK: true,
@@ -127,6 +139,7 @@ const generateKeys = Object.keys({
   frequencyPenalty: true,
   logitBias: true,
   seed: true,
+  code: true,
   maxTokens: true,
   strategy: true,
   draftLength: true,
@@ -142,6 +155,13 @@ const generateKeys = Object.keys({
   ignoreEnd: true,
   signal: true,
 } satisfies Record<keyof GenerateOptions, true>);
+
+/** What the samples of one prompt have in common. */
+interface SampleGroup {
+  readonly siblings: Siblings;
+  /** Over once the prompt is in the cache. */
+  prompt: Promise<void> | undefined;
+}
 
 interface Resolved {
   readonly strategy: Strategy;
@@ -319,6 +339,38 @@ export class Model implements AsyncDisposable {
    */
   generate(prompt: Prompt, options: GenerateOptions = {}): Generation {
     rejectUnknownKeys("generate", options, generateKeys);
+    return this.#generation(prompt, options);
+  }
+
+  /**
+   * Several continuations of one prompt, each the same as it is when drawn alone with the seed, and the code where there
+   * is one, that its result tells. Those that are advanced side by side share passes, the prompt is computed once, and
+   * each is drafted for by what the others have written. `bestOf` and `majorityVote` choose among their results.
+   */
+  samples(prompt: Prompt, options: SampleOptions): Generation[] {
+    const { n, spread = "independent", ...rest } = options;
+    rejectUnknownKeys("samples", options, ["n", "spread", ...generateKeys.filter((key) => key !== "code")]);
+    wholeNumber("n", n, 1, mostSamples);
+    if (spread !== "independent" && spread !== "arithmetic")
+      throw new OutriderError(
+        "ERR_BAD_REQUEST",
+        `spread is ${quote(String(spread))}, expected independent or arithmetic`,
+        { param: "spread" },
+      );
+    const { sampling } = this.#resolve(rest);
+    if (n > 1 && sampling.temperature === 0)
+      throw new OutriderError(
+        "ERR_BAD_REQUEST",
+        `temperature is 0: all ${n} samples would be the same text. Give a temperature above 0`,
+        { param: "temperature" },
+      );
+    const group = { siblings: new Siblings(), prompt: undefined };
+    return sampleSeeds(n, spread, sampling.seed).map(({ seed, code }) =>
+      this.#generation(prompt, { ...rest, seed, code }, group),
+    );
+  }
+
+  #generation(prompt: Prompt, options: GenerateOptions, group?: SampleGroup): Generation {
     const resolved = this.#resolve(options);
     const result: GenerationResult = {
       promptTokens: [],
@@ -328,12 +380,13 @@ export class Model implements AsyncDisposable {
       text: "",
       finishReason: "length",
       seed: resolved.sampling.seed,
+      ...(resolved.sampling.code === undefined ? undefined : { code: resolved.sampling.code }),
       strategy: resolved.strategy,
       stats: newStats(),
       cachedTokens: 0,
       warnings: this.info.warnings,
     };
-    return new Generation(result, () => this.#run(prompt, options, resolved, result));
+    return new Generation(result, () => this.#run(prompt, options, resolved, result, group));
   }
 
   /** A conversation that remembers what was said. */
@@ -527,6 +580,7 @@ export class Model implements AsyncDisposable {
     options: GenerateOptions,
     resolved: Resolved,
     result: GenerationResult,
+    group: SampleGroup | undefined,
   ): AsyncGenerator<Piece, void, undefined> {
     const { signal } = options;
     // Passes check it too, but a prompt that is in the cache may need none.
@@ -546,12 +600,17 @@ export class Model implements AsyncDisposable {
     });
     result.promptTokens = promptTokens;
     const started = performance.now();
+    if (group) {
+      group.prompt ??= this.#fill(promptTokens, signal);
+      await group.prompt;
+    }
     const positions = promptTokens.length + Math.min(resolved.maxTokens, usualAnswer);
     using sequence: Sequence = await this.#engine.admit(promptTokens, positions, signal);
     result.cachedTokens = sequence.tokens.length;
     using strategy = openStrategy(resolved.strategy, {
       costs: this.#costs,
       memory: this.#memory,
+      siblings: group?.siblings,
       draftLength: resolved.draftLength,
       draftSequence: () => this.#draft!.model.#engine.open(),
     });
@@ -582,6 +641,12 @@ export class Model implements AsyncDisposable {
       result.text += text.finish();
       if (learners.includes(resolved.strategy)) this.#learned.learned(stats.tokens);
     }
+  }
+
+  /** Leaves a prompt in the cache, so that texts that begin with it share it. */
+  async #fill(promptTokens: readonly number[], signal: AbortSignal | undefined): Promise<void> {
+    using sequence = await this.#engine.admit(promptTokens, promptTokens.length, signal);
+    await sequence.prefill(promptTokens.slice(sequence.tokens.length, -1), signal);
   }
 
   /** The text of one pass's tokens, cut where a stop string begins: what follows it is not counted. */

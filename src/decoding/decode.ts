@@ -1,4 +1,4 @@
-import type { Sampling } from "../engine/sampling.js";
+import { firstCode, nextCode, type Sampling } from "../engine/sampling.js";
 import type { Sequence, StepResult } from "../engine/sequence.js";
 import { OutriderError } from "../errors.js";
 import type { GuideState } from "../guided/constraint.js";
@@ -101,6 +101,8 @@ export async function* decode(
   await drafter.reset([...sequence.tokens, lastToken], { sampling, signal });
   let last = lastToken;
   let guide = options.guide;
+  // Follows from the emitted tokens alone, whatever was drafted.
+  let code = firstCode(sampling);
   for (let left = limit; left > 0; ) {
     if (signal?.aborted)
       throw new OutriderError("ERR_ABORTED", "Generation was aborted.", { cause: signal.reason });
@@ -122,6 +124,7 @@ export async function* decode(
     const result = await sequence.step(pass.tokens, {
       parents: pass.parents,
       sampling,
+      code,
       top: rowTop,
       masks: guide && masksOf(pass.tokens, pass.parents, guide),
       signal,
@@ -130,6 +133,7 @@ export async function* decode(
     const { tokens, path } = verify(pass.tokens, pass.parents, result.picks, endIds, pass.padding);
     sequence.keep(path);
     for (const token of tokens) guide = guide?.advance(token);
+    code = nextCode(result.codes, path.at(-1)!);
     const info = {
       tokens: pass.tokens,
       parents: pass.parents,

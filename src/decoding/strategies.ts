@@ -1,4 +1,5 @@
 import type { Sequence } from "../engine/sequence.js";
+import type { Siblings } from "./consensus.js";
 import type { CostModel } from "./cost-model.js";
 import { draftModel } from "./draft-model.js";
 import { type Drafter, noDrafter } from "./drafter.js";
@@ -18,6 +19,8 @@ export interface StrategyContext {
   readonly costs: CostModel;
   /** What drafting learned from the loaded model's earlier texts; default: nothing. */
   readonly memory?: DraftMemory | undefined;
+  /** The other samples of the same prompt, where there are some. */
+  readonly siblings?: Siblings | undefined;
   /** Draft exactly so many tokens, 1 or more; default: as many as pay. */
   readonly draftLength?: number | undefined;
   /** Opens a sequence of the draft model; called by strategies whose `needs` says so. */
@@ -107,8 +110,13 @@ export const strategies = {
       "The default: a tree of the likeliest guesses of lookup, ngram and recycle together, as far as it pays.",
     source: "docs/methods.md",
     needs: "nothing",
-    drafter: ({ memory }) =>
-      mix("auto", memory, (m) => [matches(MOST_NODES), ngrams(m.ngrams), recycled(m.recycled, 0)]),
+    drafter: ({ memory, siblings }) =>
+      mix(siblings ? "auto, consensus" : "auto", memory, (m) => [
+        matches(MOST_NODES),
+        ngrams(m.ngrams),
+        recycled(m.recycled, 0),
+        ...(siblings ? [siblings.predictor()] : []),
+      ]),
   },
 } as const satisfies Record<string, StrategyEntry>;
 

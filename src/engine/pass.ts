@@ -55,6 +55,7 @@ export function assemblePass(parts: readonly Part[]): NativePass {
     scored: steps.some(({ step }) => step!.score)
       ? Int32Array.from(steps.flatMap(({ step, tokens }) => step!.score ?? tokens.map(() => 0)))
       : undefined,
+    ...(steps.some(({ step }) => step!.code) ? { codes: codesOf(steps) } : undefined),
     ...(steps.some(({ step }) => adjusts(step!.sampling)) ? adjustmentsOf(steps, outputs) : undefined),
     ...(steps.some(({ step }) => step!.masks) ? masksOf(steps, outputs) : undefined),
     top: steps.reduce((most, { step }) => Math.max(most, step!.top ?? 0), 0),
@@ -85,6 +86,7 @@ export function splitResult(parts: readonly Part[], result: NativeResult): (Step
       topTokens: own === 0 ? noTokens : best(result.topTokens!, begin, end, top, own),
       topLogprobs: own === 0 ? noLogprobs : best(result.topLogprobs!, begin, end, top, own),
       ...(step.score && { scores: result.scores!.slice(begin, end) }),
+      ...(step.code && { codes: result.codes!.slice(2 * begin, 2 * end) }),
       ...(step.logits && { logits: result.logits!.slice(begin * vocab, end * vocab) }),
       coreMs: result.milliseconds,
       ...(shared && { shared }),
@@ -92,6 +94,7 @@ export function splitResult(parts: readonly Part[], result: NativeResult): (Step
   });
 }
 
+const noCode = { point: -1, resolution: 1 };
 const noTokens = new Int32Array(0);
 const noLogprobs = new Float32Array(0);
 
@@ -145,6 +148,17 @@ function masksOf(steps: readonly Part[], outputs: number) {
   const masks = new Int32Array(distinct.size * words);
   for (const [mask, at] of distinct) masks.set(mask, at * words);
   return { maskOf, masks };
+}
+
+/** The first row's; the core gives those after it theirs. */
+function codesOf(steps: readonly Part[]): Float64Array {
+  const { point, resolution } = noCode;
+  return Float64Array.from(
+    steps.flatMap(({ step, tokens }) => {
+      const code = step!.code;
+      return tokens.flatMap(() => (code ? [code.point, code.resolution] : [point, resolution]));
+    }),
+  );
 }
 
 function adjustmentsOf(steps: readonly Part[], outputs: number) {

@@ -20,8 +20,26 @@ export interface Sampling {
   readonly logitBias: ReadonlyMap<number, number>;
   /** With the position and the token id it fixes every draw. */
   readonly seed: number;
+  /** A point from 0 to below 1 that draws instead of noise: arithmetic sampling (Vilnis et al. 2023). */
+  readonly code?: number | undefined;
   /** Tokens at positions below this are prompt: presence and frequency penalties do not count them. */
   readonly promptLength: number;
+}
+
+/** Where arithmetic sampling stands before a token: `native/src/sample.h` says what the numbers mean. */
+export interface Code {
+  readonly point: number;
+  readonly resolution: number;
+}
+
+/** The code of a text's first token; a double has 53 binary digits. */
+export function firstCode({ code }: Sampling): Code | undefined {
+  return code === undefined ? undefined : { point: code, resolution: Number.EPSILON / 2 };
+}
+
+/** The code of the token after the one that a row drew; `codes`: [rows × 2] of a step's result. */
+export function nextCode(codes: Float64Array | undefined, row: number): Code | undefined {
+  return codes && { point: codes[2 * row]!, resolution: codes[2 * row + 1]! };
 }
 
 /** What a user may say about sampling; everything has a default. */
@@ -44,6 +62,11 @@ export interface SamplingOptions {
   readonly logitBias?: Readonly<Record<number, number>> | ReadonlyMap<number, number> | undefined;
   /** 0 (default) to 2^53 − 1. */
   readonly seed?: number | undefined;
+  /**
+   * 0 to below 1: the text whose part of the unit interval holds this point, all texts side by side in the order of
+   * their tokens, each as wide as it is probable (arithmetic sampling). Default: a text drawn by the seed.
+   */
+  readonly code?: number | undefined;
 }
 
 const maxBiases = 1024;
@@ -65,8 +88,15 @@ export function resolveSampling(options: SamplingOptions, vocab: number, promptL
     frequencyPenalty: inRange("frequencyPenalty", options.frequencyPenalty ?? 0, -100, 100),
     logitBias: resolveBias(options.logitBias, vocab),
     seed: whole("seed", options.seed ?? 0, 0, Number.MAX_SAFE_INTEGER),
+    code: options.code === undefined ? undefined : resolveCode(options.code),
     promptLength,
   };
+}
+
+function resolveCode(code: number): number {
+  inRange("code", code, 0, 1);
+  if (code === 1) refuse("code", code, "0 to below 1");
+  return code;
 }
 
 function resolveBias(bias: SamplingOptions["logitBias"], vocab: number): ReadonlyMap<number, number> {

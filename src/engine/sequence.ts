@@ -1,4 +1,4 @@
-import type { Sampling } from "./sampling.js";
+import type { Code, Sampling } from "./sampling.js";
 
 /** Most tokens that one step may take. */
 export const maxStep = 64;
@@ -13,6 +13,8 @@ export interface StepOptions {
    */
   readonly parents?: readonly number[];
   readonly sampling: Sampling;
+  /** Draws by this point where the temperature is not 0; the pass's first row is meant. */
+  readonly code?: Code | undefined;
   /** Give the `top` best tokens of every row with their log-probabilities too; 0 (default) to 64. */
   readonly top?: number;
   /** [n] tokens whose log-probabilities are wanted, whatever is drawn; default: none. */
@@ -36,6 +38,8 @@ export interface StepResult {
   readonly topLogprobs: Float32Array;
   /** [n] log-probabilities of the tokens of `score`. */
   readonly scores?: Float32Array;
+  /** [n × 2] point and resolution for the token after each pick, where a code was given. */
+  readonly codes?: Float64Array;
   /** [n × vocab] where asked for, else empty. */
   readonly logits?: Float32Array;
   /** Milliseconds of the pass inside the native core. */

@@ -36,6 +36,8 @@ export interface NativePass {
   settings: Float64Array;
   /** A token for each output whose log-probability is wanted beside the pick's. */
   scored?: Int32Array | undefined;
+  /** Two numbers an output: a point that draws, negative where noise does, and its resolution. */
+  codes?: Float64Array;
   /** Changes to logits before the draw, all four or none: [outputs + 1], then one each. */
   adjustOffsets?: Int32Array;
   adjustTokens?: Int32Array;
@@ -56,6 +58,8 @@ export interface NativeResult {
   logprobs: Float32Array;
   /** Log-probabilities of the tokens `scored`. */
   scores?: Float32Array;
+  /** Two numbers an output, for the token after the drawn one. */
+  codes?: Float64Array;
   topTokens?: Int32Array;
   topLogprobs?: Float32Array;
   logits?: Float32Array;
