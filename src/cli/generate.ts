@@ -1,5 +1,5 @@
 import { text as readAll } from "node:stream/consumers";
-import type { Model, Prompt } from "../index.js";
+import type { Model, Prompt, SampleSpread } from "../index.js";
 import { answerJson, showAnswer } from "./answer.js";
 import { interrupted, locate, usageError } from "./failure.js";
 import { interruptible } from "./interrupt.js";
@@ -11,6 +11,9 @@ export interface GenerateFlags extends AnswerFlags {
   readonly raw?: boolean;
   readonly prompts?: string;
   readonly limit?: number;
+  readonly samples?: number;
+  readonly sampling?: SampleSpread;
+  readonly vote?: boolean;
 }
 
 interface Question {
@@ -22,6 +25,8 @@ interface Question {
 
 /** Answers the words of the command line, or each line of a file, or what stands on stdin. */
 export async function generate(words: readonly string[], flags: GenerateFlags): Promise<number> {
+  if (flags.samples === undefined && (flags.vote || flags.sampling))
+    throw usageError(`${flags.vote ? "--vote" : "--sampling"} goes with --samples N`);
   // The file is checked before the model loads: a slip in the last line must not cost an hour.
   const questions = await collect(words, flags);
   await using model = await openModel(flags);
@@ -37,7 +42,12 @@ export async function generate(words: readonly string[], flags: GenerateFlags): 
 }
 
 async function answer(model: Model, { id, prompt }: Question, flags: GenerateFlags, signal: AbortSignal) {
-  const run = model.generate(prompt, { ...generateOptions(flags), raw: flags.raw, signal });
+  const options = { ...generateOptions(flags), raw: flags.raw, signal };
+  if (flags.samples !== undefined) {
+    const { showSamples } = await import("./show-samples.js");
+    return showSamples(model, id, prompt, { ...options, n: flags.samples, spread: flags.sampling }, flags);
+  }
+  const run = model.generate(prompt, options);
   if (flags.json) process.stdout.write(`${answerJson(id, model.info.name, await run.result)}\n`);
   else await showAnswer(run, flags.quiet ?? false);
 }

@@ -1,4 +1,4 @@
-import { Command, InvalidArgumentError } from "commander";
+import { Command, InvalidArgumentError, Option } from "commander";
 import { type Strategy, strategyNames } from "../decoding/strategies.js";
 import type { BenchFlags } from "./bench.js";
 import { usageError } from "./failure.js";
@@ -186,7 +186,15 @@ function generateOptionsOf(command: Command): Command {
     answerOptions(modelOptions(command))
       .option("--raw", "the prompt as it is: no chat template")
       .option("--prompts <file>", "JSON lines with prompt, turns or prompt_tokens; and id")
-      .option("--limit <n>", "the first n lines of --prompts only", parseCount),
+      .option("--limit <n>", "the first n lines of --prompts only", parseCount)
+      .option("--samples <n>", "so many answers, which share passes; with --temperature", parseCount)
+      .addOption(
+        new Option(
+          "--sampling <how>",
+          "samples by seeds one after another, or by evenly spread codes",
+        ).choices(["independent", "arithmetic"]),
+      )
+      .option("--vote", "of the samples, what most say"),
   );
 }
 
