@@ -14,7 +14,7 @@ const mayImport: Record<string, readonly string[]> = {
   decoding: ["text", "guided", "engine"],
   api: ["weights", "hub", "text", "guided", "models", "engine", "decoding"],
   scheduling: [],
-  server: ["text", "engine", "decoding", "api", "scheduling"],
+  server: ["text", "guided", "engine", "decoding", "api", "scheduling"],
   cli: [
     "runtime",
     "weights",

@@ -218,12 +218,23 @@ describe("fields", () => {
     expect(response.status).toBe(200);
   });
 
-  test("output that cannot be enforced is never given unconstrained", async () => {
-    const schema = { name: "x", schema: { $ref: "https://evil.example/schema.json" } };
-    const failed = await refusal(
-      await ask({ response_format: { type: "json_schema", json_schema: schema } }),
-    );
-    expect(failed).toMatchObject({ status: 400, code: "ERR_GRAMMAR" });
+  test.each<[string, unknown]>([
+    ["remote $ref", { $ref: "https://evil.example/schema.json" }],
+    ["$ref to itself", { $ref: "#" }],
+    ["not a schema", { type: "thing" }],
+    ["minItems 10^9", { type: "array", minItems: 1e9 }],
+    ["contradictory", { type: "integer", minimum: 5, maximum: 3 }],
+    ["look-behind", { type: "string", pattern: "(?<=a)b" }],
+    ["^+[a-z]$", { type: "string", pattern: "^+[a-z]$" }],
+    ["{2}a", { type: "string", pattern: "{2}a" }],
+    ["a long pattern", { type: "string", pattern: "a".repeat(3000) }],
+    ["a large schema", { enum: Array.from({ length: 100_000 }, (_, i) => i) }],
+  ])("a schema that cannot be enforced: %s", async (_, schema) => {
+    const format = { type: "json_schema", json_schema: { name: "x", schema } };
+    const failed = await refusal(await ask({ response_format: format }));
+    expect(failed).toMatchObject({ status: 400, code: "ERR_GRAMMAR", param: "response_format" });
+    // Nothing of it stays: the next request is answered.
+    expect((await ask({ response_format: { type: "json_object" } })).status).toBe(200);
   });
 });
 

@@ -99,6 +99,133 @@ test("responses, whole and streamed", async () => {
   expect([...types].at(-1)).toBe("response.incomplete");
 });
 
+describe("tools and formats", () => {
+  const parameters = {
+    type: "object",
+    properties: { city: { type: "string", maxLength: 12 }, unit: { enum: ["celsius", "fahrenheit"] } },
+    required: ["city", "unit"],
+    additionalProperties: false,
+  };
+  const tools = [
+    { type: "function" as const, function: { name: "get_weather", description: "The weather.", parameters } },
+    {
+      type: "function" as const,
+      function: { name: "get_time", parameters: { type: "object", properties: {} } },
+    },
+  ];
+  const request = {
+    model,
+    messages: [{ role: "user" as const, content: "How warm is it in Paris? Use celsius." }],
+    temperature: 0,
+    max_tokens: 80,
+    tools,
+  };
+
+  test.each(["none", "auto"])(
+    "a call that is asked for is one, by its schema, with strategy %s",
+    async (strategy) => {
+      const answer = await client.chat.completions.create({
+        ...request,
+        tool_choice: { type: "function", function: { name: "get_weather" } },
+        outrider: { strategy },
+      } as typeof request);
+      const [call] = answer.choices[0]!.message.tool_calls!;
+      expect(answer.choices[0]!.finish_reason).toBe("tool_calls");
+      expect(answer.choices[0]!.message.content).toBeNull();
+      expect(call).toMatchObject({ type: "function", function: { name: "get_weather" } });
+      const args = JSON.parse((call as { function: { arguments: string } }).function.arguments);
+      expect(Object.keys(args).sort()).toEqual(["city", "unit"]);
+      expect(["celsius", "fahrenheit"]).toContain(args.unit);
+    },
+  );
+
+  test("streamed it is the same call", async () => {
+    const required = { ...request, tool_choice: "required" as const };
+    const whole = await client.chat.completions.create(required);
+    const stream = client.chat.completions.stream(required);
+    const { tool_calls, content } = (await stream.finalChatCompletion()).choices[0]!.message;
+    const called = (call: object | undefined) =>
+      (call as { function: { name: string; arguments: string } }).function;
+    const { name, arguments: args } = called(whole.choices[0]!.message.tool_calls![0]);
+    expect(called(tool_calls![0])).toMatchObject({ name, arguments: args });
+    expect(content).toBeNull();
+  });
+
+  test("a conversation with calls and their results goes on", async () => {
+    const answer = await client.chat.completions.create({
+      ...request,
+      messages: [
+        ...request.messages,
+        {
+          role: "assistant",
+          content: null,
+          tool_calls: [
+            {
+              id: "call00001",
+              type: "function",
+              function: { name: "get_weather", arguments: '{"city":"Paris"}' },
+            },
+          ],
+        },
+        { role: "tool", tool_call_id: "call00001", content: "21" },
+      ],
+      max_tokens: 16,
+    });
+    expect(answer.usage!.completion_tokens).toBeGreaterThan(0);
+  });
+
+  test("JSON by a schema", async () => {
+    const schema = {
+      type: "object",
+      properties: {
+        colours: { type: "array", items: { enum: ["red", "green", "blue"] }, minItems: 2, maxItems: 3 },
+      },
+      required: ["colours"],
+      additionalProperties: false,
+    };
+    const answer = await client.chat.completions.create({
+      ...ask,
+      max_tokens: 60,
+      response_format: { type: "json_schema", json_schema: { name: "colours", schema, strict: true } },
+    });
+    const { colours } = JSON.parse(answer.choices[0]!.message.content!);
+    expect(colours.length).toBeGreaterThanOrEqual(2);
+    for (const colour of colours) expect(["red", "green", "blue"]).toContain(colour);
+    const any = await client.chat.completions.create({
+      ...ask,
+      max_tokens: 200,
+      response_format: { type: "json_object" },
+    });
+    if (any.choices[0]!.finish_reason === "stop")
+      expect(JSON.parse(any.choices[0]!.message.content!)).toBeTypeOf("object");
+  });
+
+  test("in responses too", async () => {
+    const answer = await client.responses.create({
+      model,
+      input: "How warm is it in Paris?",
+      temperature: 0,
+      max_output_tokens: 80,
+      tools: [{ type: "function", name: "get_weather", parameters, strict: true }],
+      tool_choice: "required",
+    });
+    expect(answer.output).toMatchObject([
+      { type: "function_call", name: "get_weather", status: "completed" },
+    ]);
+  });
+
+  test.each([
+    [{ tools, tool_choice: { type: "function", function: { name: "other" } } }, "tool_choice"],
+    [{ tool_choice: "required" }, "tool_choice"],
+    [{ tools: [...tools, ...tools] }, "tools"],
+    [{ tools, parallel_tool_calls: false }, "parallel_tool_calls"],
+    [{ tools, response_format: { type: "json_object" } }, "response_format"],
+  ])("what cannot be enforced is refused (%#)", async (fields, param) => {
+    const failed = client.chat.completions.create({ ...ask, ...fields } as typeof ask);
+    await expect(failed).rejects.toMatchObject({ status: 400, param });
+  });
+});
+
 test("completions, tokens and their bytes", async () => {
   const answer = await client.completions.create({
     model,

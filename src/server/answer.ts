@@ -3,6 +3,8 @@ import { type DecodeStats, tokensPerPass } from "../decoding/stats.js";
 import { OutriderError } from "../errors.js";
 import type { Request as ScheduledRequest } from "../scheduling/scheduler.js";
 import { messageText } from "../text/chat-template.js";
+import type { AnswerPart } from "../text/tool-calls.js";
+import { type AnswerReader, readAnswer } from "./answer-reader.js";
 import type { Metrics } from "./metrics.js";
 import type { Lease, Models } from "./models.js";
 import type { Job, JobPiece, JobResult } from "./protocol.js";
@@ -28,6 +30,8 @@ export interface AnswerPiece {
   /** Which of the jobs. */
   readonly index: number;
   readonly piece: JobPiece;
+  /** Of a conversation: what of the answer is certain now. */
+  readonly parts: readonly AnswerPart[];
 }
 
 /** What a scheduler wants to know of a request. */
@@ -93,7 +97,26 @@ export async function* answer(
       observed.started();
       for (const { prompt } of jobs) checkLength(prompt, lease.info.context);
       const texts = jobs.map((job) => lease.engine.generate(job, signal));
-      const results = yield* sideBySide(texts, observed.piece);
+      const readers: (AnswerReader | undefined)[] = [];
+      const pieces = sideBySide(texts);
+      let step = await pieces.next();
+      try {
+        for (; !step.done; step = await pieces.next()) {
+          const { index, piece } = step.value;
+          observed.piece(piece);
+          const { reading } = jobs[index]!;
+          readers[index] ??=
+            reading && readAnswer(reading, { ...lease.info, reasoning: piece.reasoning ?? false });
+          yield { index, piece, parts: readers[index]?.push(piece.text) ?? [] };
+        }
+      } finally {
+        await pieces.return([]);
+      }
+      const results = step.value;
+      for (const [index, reader] of readers.entries()) {
+        const parts = reader?.finish() ?? [];
+        if (parts.length > 0) yield { index, piece: { text: "", tokens: [] }, parts };
+      }
       for (const result of results) observed.finished(result);
       emitted(results.reduce((sum, { completionTokens }) => sum + completionTokens, 0));
       reason = results[0]?.finishReason ?? "stop";
@@ -109,8 +132,7 @@ export async function* answer(
 /** Takes from whichever has something; ends all when one fails or the consumer leaves. */
 async function* sideBySide(
   texts: readonly AsyncGenerator<JobPiece, JobResult, undefined>[],
-  onPiece: (piece: JobPiece) => void,
-): AsyncGenerator<AnswerPiece, JobResult[], undefined> {
+): AsyncGenerator<{ index: number; piece: JobPiece }, JobResult[], undefined> {
   const results: JobResult[] = [];
   const next = (index: number) => texts[index]!.next().then((step) => ({ index, step }));
   const pending = new Map(texts.map((_, index) => [index, next(index)]));
@@ -121,7 +143,6 @@ async function* sideBySide(
         results[index] = step.value;
         pending.delete(index);
       } else {
-        onPiece(step.value);
         yield { index, piece: step.value };
         pending.set(index, next(index));
       }

@@ -189,8 +189,8 @@ function createRoutes(options: AppOptions): Route[] {
     route("post", "/v1/chat/completions", "Answer a conversation.", chatRequest(limits), async (c, body) => {
       const [caller, model] = [c.get("caller"), c.get("model")!];
       return body.stream
-        ? await streamed(c, chatCompletionStream(options, caller, model, body), "[DONE]")
-        : c.json(await chatCompletion(options, caller, model, body));
+        ? await streamed(c, chatCompletionStream(options, caller, model, body, limits), "[DONE]")
+        : c.json(await chatCompletion(options, caller, model, body, limits));
     }),
     route("post", "/v1/completions", "Continue a text.", completionRequest(limits), async (c, body) => {
       const [caller, model] = [c.get("caller"), c.get("model")!];
@@ -206,8 +206,8 @@ function createRoutes(options: AppOptions): Route[] {
       async (c, body) => {
         const [caller, model] = [c.get("caller"), c.get("model")!];
         return body.stream
-          ? await streamed(c, responseStream(options, caller, model, body))
-          : c.json(await response(options, caller, model, body));
+          ? await streamed(c, responseStream(options, caller, model, body, limits))
+          : c.json(await response(options, caller, model, body, limits));
       },
     ),
     route(

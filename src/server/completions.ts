@@ -8,7 +8,7 @@ import {
   usage,
   withSeed,
 } from "./answer.js";
-import { badField } from "./chat.js";
+import { badField } from "./conversation.js";
 import { completionLogprobs } from "./logprobs.js";
 import type { Job, JobPiece, JobPrompt, JobResult } from "./protocol.js";
 import type { CompletionRequest } from "./schemas.js";

@@ -2,6 +2,7 @@
 // here, a crash of native code included, the server goes on.
 import { load, type Model } from "../api/model.js";
 import { OutriderError } from "../errors.js";
+import { endsInReasoning } from "../text/tool-calls.js";
 import {
   type CallName,
   type ChosenLogprob,
@@ -13,6 +14,9 @@ import {
   toWire,
   window,
 } from "./protocol.js";
+
+/** Enough of a prompt's end to see how it begins the answer. */
+const tailTokens = 64;
 
 const send = (message: FromEngine): void => {
   // Between the server's end and ours.
@@ -64,8 +68,8 @@ process.on("message", (message: ToEngine) => {
 async function open({ file, ...options }: Extract<ToEngine, { type: "load" }>["source"]): Promise<void> {
   try {
     model = await load(file, options);
-    const hasTemplate = model.tokenizer.chatTemplate !== undefined;
-    send({ type: "ready", info: { ...model.info, hasTemplate } });
+    const hasTemplate = model.tokenizer.chatTemplates.size > 0;
+    send({ type: "ready", info: { ...model.info, hasTemplate, toolCallFormat: model.toolCallFormat } });
   } catch (error) {
     send({ type: "failed", error: toWire(error) });
     process.disconnect();
@@ -91,12 +95,16 @@ async function work(id: number, action: (signal: AbortSignal) => Promise<void>):
 }
 
 async function generate(id: number, job: Job, signal: AbortSignal): Promise<void> {
-  const prompt = await promptTokens(job.prompt);
-  const run = model!.generate(prompt, { ...job.options, signal });
+  const prompt = await promptTokens(job.prompt, signal);
+  const tools = "messages" in job.prompt ? job.prompt.tools : undefined;
+  const run = model!.generate(prompt, { ...job.options, tools, signal });
+  let reasoning =
+    job.reading && endsInReasoning(model!.detokenize(prompt.slice(-tailTokens), { special: true }));
   for await (const piece of run) {
     const { text, tokens, pass } = piece;
     const logprobs = job.logprobs ? chosen(piece.tokens, piece.logprobs, run.partial.topTokens) : undefined;
-    send({ type: "piece", id, piece: { text, tokens, logprobs, pass } });
+    send({ type: "piece", id, piece: { text, tokens, logprobs, pass, reasoning } });
+    reasoning = undefined;
     await credit(id, signal);
   }
   const { promptTokens: ids, cachedTokens, tokens, finishReason, seed, strategy, stats } = run.partial;
@@ -143,10 +151,11 @@ function chosen(
 const bytesOf = (id: number): Uint8Array =>
   id < model!.tokenizer.vocabSize ? model!.tokenizer.bytes(id) : new Uint8Array(0);
 
-async function promptTokens(prompt: Job["prompt"]): Promise<readonly number[]> {
+async function promptTokens(prompt: Job["prompt"], signal?: AbortSignal): Promise<readonly number[]> {
   if ("tokens" in prompt) return model!.promptTokens(prompt.tokens);
-  if ("text" in prompt) return model!.promptTokens(prompt.text, { raw: true });
-  return await model!.promptTokens(prompt.messages);
+  if ("text" in prompt) return model!.promptTokens(prompt.text, { raw: true, signal });
+  const { messages, tools, variables } = prompt;
+  return await model!.promptTokens(messages, { tools, templateOptions: variables, signal });
 }
 
 const calls: {

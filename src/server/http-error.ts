@@ -69,6 +69,14 @@ const apiNames: Readonly<Record<string, string>> = {
   maxTokens: "max_tokens",
   draftLength: "outrider.draft_length",
   strategy: "outrider.strategy",
+  guide: "response_format",
+};
+
+/** The field at fault where the library knows none. */
+const fields: Partial<Record<ErrorCode, string>> = {
+  ERR_TEMPLATE: "messages",
+  ERR_TEMPLATE_LIMIT: "messages",
+  ERR_GRAMMAR: "response_format",
 };
 
 /** The answer to a request that failed. What was not thrown on purpose tells nothing of the server's insides. */
@@ -92,7 +100,7 @@ export function describeError(error: unknown): { status: Status; body: ErrorBody
         message,
         type: error.code === "ERR_CONTEXT" ? "exceed_context_size_error" : types[status],
         code: error.code,
-        param: param ?? (error.code.startsWith("ERR_TEMPLATE") ? "messages" : null),
+        param: param ?? fields[error.code] ?? null,
         ...error.details,
       },
     },

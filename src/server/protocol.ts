@@ -4,6 +4,8 @@ import type { DecodeStats } from "../decoding/stats.js";
 import type { Pooling } from "../engine/embedder.js";
 import { type ErrorCode, OutriderError } from "../errors.js";
 import type { ChatMessage } from "../text/chat-template.js";
+import type { ToolCallFormat } from "../text/tool-calls.js";
+import type { Reading } from "./conversation.js";
 
 // What the server and an engine's process say to each other. Messages are cloned (serialization "advanced"), so
 // typed arrays and undefined pass.
@@ -22,7 +24,7 @@ export type JobPrompt =
   | { readonly text: string }
   | {
       readonly messages: readonly ChatMessage[];
-      readonly tools?: readonly unknown[] | undefined;
+      readonly tools?: readonly object[] | undefined;
       readonly variables?: Readonly<Record<string, unknown>> | undefined;
     };
 
@@ -31,6 +33,8 @@ export interface Job {
   readonly options: Omit<GenerateOptions, "signal" | "raw" | "system">;
   /** Give each token's bytes and log-probabilities. */
   readonly logprobs: boolean;
+  /** How a conversation's answer is taken apart; undefined: it is text. */
+  readonly reading?: Reading | undefined;
 }
 
 export interface TokenLogprob {
@@ -51,6 +55,8 @@ export interface JobPiece {
   readonly tokens: readonly number[];
   readonly logprobs?: readonly ChosenLogprob[] | undefined;
   readonly pass?: PassTrace | undefined;
+  /** Of the first piece: the prompt ended within reasoning. */
+  readonly reasoning?: boolean | undefined;
 }
 
 export interface JobResult {
@@ -65,6 +71,7 @@ export interface JobResult {
 
 export interface EngineInfo extends ModelInfo {
   readonly hasTemplate: boolean;
+  readonly toolCallFormat: ToolCallFormat;
 }
 
 /** What an engine's process can be asked beside generating. */

@@ -1,31 +1,64 @@
 import type { ChatMessage } from "../text/chat-template.js";
+import type { ToolCall } from "../text/tool-calls.js";
 import { type Answering, answer, type Caller, jobOptions, outriderStats, timings, usage } from "./answer.js";
-import { badField, refuseConstraints } from "./chat.js";
+import { toToolCall, wantedOf } from "./conversation.js";
+import type { Limits } from "./limits.js";
 import type { Job, JobResult } from "./protocol.js";
 import type { ResponsesRequest } from "./schemas.js";
 import type { ServerEvent } from "./sse.js";
 
 /** POST /v1/responses: nothing is kept between requests, the whole conversation comes with each. */
-function responseJob(body: ResponsesRequest): Job {
-  refuseConstraints(body.text?.format?.type, "text.format");
-  if (body.tools?.length && body.tool_choice !== "none") throw badField("tools", "is not supported yet");
+function responseJob(body: ResponsesRequest, limits: Limits): Job {
+  const format = body.text?.format ?? { type: "text" as const };
+  const choice = body.tool_choice ?? "auto";
+  const { tools, guide, reading } = wantedOf(
+    {
+      tools: (body.tools ?? []).map(({ type, ...rest }) => ({ type, function: rest })),
+      choice,
+      parallel: body.parallel_tool_calls ?? true,
+      format,
+      formatField: "text.format",
+    },
+    limits,
+  );
   const system = body.instructions == null ? [] : [{ role: "system" as const, content: body.instructions }];
   const said =
     typeof body.input === "string"
       ? [{ role: "user" as const, content: body.input }]
-      : body.input.map(toMessage);
+      : toMessages(body.input);
   return {
-    prompt: { messages: [...system, ...said] },
-    options: { ...jobOptions(body), maxTokens: body.max_output_tokens ?? undefined },
+    prompt: { messages: [...system, ...said], tools },
+    options: { ...jobOptions(body), maxTokens: body.max_output_tokens ?? undefined, guide },
     logprobs: false,
+    reading,
   };
 }
 
-function toMessage(item: Exclude<ResponsesRequest["input"], string>[number], i: number): ChatMessage {
-  if (!("role" in item)) throw badField(`input[${i}].type`, `is "${item.type}", which is not supported yet`);
-  const { role, content } = item;
-  const text = typeof content === "string" ? content : content.map((part) => part.text).join("");
-  return { role: role === "developer" ? "system" : role, content: text };
+/** Calls that follow each other are one assistant's message. */
+function toMessages(items: Exclude<ResponsesRequest["input"], string>): ChatMessage[] {
+  const messages: ChatMessage[] = [];
+  const names = new Map<string, string>();
+  for (const [i, item] of items.entries()) {
+    if ("role" in item) {
+      const { role, content } = item;
+      const text = typeof content === "string" ? content : content.map((part) => part.text).join("");
+      messages.push({ role: role === "developer" ? "system" : role, content: text });
+    } else if (item.type === "function_call") {
+      names.set(item.call_id, item.name);
+      const call = toToolCall(item.call_id, item.name, item.arguments, `input[${i}].arguments`);
+      const last = messages.at(-1);
+      if (last?.role === "assistant")
+        messages[messages.length - 1] = { ...last, toolCalls: [...(last.toolCalls ?? []), call] };
+      else messages.push({ role: "assistant", content: "", toolCalls: [call] });
+    } else
+      messages.push({
+        role: "tool",
+        content: item.output,
+        toolCallId: item.call_id,
+        name: names.get(item.call_id),
+      });
+  }
+  return messages;
 }
 
 function responseObject(
@@ -76,71 +109,137 @@ function responseObject(
 
 const textPart = (text: string) => ({ type: "output_text", text, annotations: [], logprobs: [] });
 
-const messageItem = (caller: Caller, status: string, content: readonly object[]) => ({
-  type: "message",
-  id: `msg_${caller.requestId}`,
-  status,
-  role: "assistant",
-  content,
-});
+/** An item of the output while it comes, and how it stands. */
+type Item =
+  | { readonly type: "message" | "reasoning"; readonly id: string; text: string }
+  | { readonly type: "call"; readonly id: string; readonly call: ToolCall };
 
-export async function response(server: Answering, caller: Caller, model: string, body: ResponsesRequest) {
-  const createdAt = Math.floor(Date.now() / 1000);
-  const pieces = answer(server, caller, model, [responseJob(body)]);
-  let text = "";
-  let step = await pieces.next();
-  for (; !step.done; step = await pieces.next()) text += step.value.piece.text;
-  const result = step.value[0]!;
-  const status = result.finishReason === "length" ? "incomplete" : "completed";
-  const output = [messageItem(caller, status, [textPart(text)])];
-  return responseObject(caller, model, body, createdAt, output, result);
+function itemObject(item: Item, status: string): object {
+  const { id } = item;
+  if (item.type === "call") {
+    const { id: callId, name, arguments: args } = item.call;
+    return { type: "function_call", id, call_id: callId, name, arguments: JSON.stringify(args), status };
+  }
+  if (item.type === "reasoning")
+    return {
+      type: "reasoning",
+      id,
+      summary: item.text === "" ? [] : [{ type: "summary_text", text: item.text }],
+    };
+  const content = status === "in_progress" ? [] : [textPart(item.text)];
+  return { type: "message", id, status, role: "assistant", content };
 }
 
-/** The events in the order in which OpenAI's API sends them, numbered. */
+export async function response(
+  server: Answering,
+  caller: Caller,
+  model: string,
+  body: ResponsesRequest,
+  limits: Limits,
+): Promise<object> {
+  const events = responseStream(server, caller, model, body, limits);
+  let last: ServerEvent | undefined;
+  for await (const event of events) last = event;
+  return (last!.data as { response: object }).response;
+}
+
+/** The events in the order in which OpenAI's API sends them, numbered; the last one has the whole response. */
 export async function* responseStream(
   server: Answering,
   caller: Caller,
   model: string,
   body: ResponsesRequest,
+  limits: Limits,
 ): AsyncGenerator<ServerEvent, void, undefined> {
   const createdAt = Math.floor(Date.now() / 1000);
-  const pieces = answer(server, caller, model, [responseJob(body)]);
+  const pieces = answer(server, caller, model, [responseJob(body, limits)]);
   let number = 0;
   const event = (type: string, fields: object): ServerEvent => ({
     event: type,
     data: { type, sequence_number: number++, ...fields },
   });
-  const place = { item_id: `msg_${caller.requestId}`, output_index: 0, content_index: 0 };
+  const items: Item[] = [];
+  const prefixes = { message: "msg", reasoning: "rs", call: "fc" } as const;
+  const place = () => ({ item_id: items.at(-1)!.id, output_index: items.length - 1 });
+  const nextId = (type: Item["type"]) => `${prefixes[type]}_${caller.requestId}${items.length}`;
+
+  function* begin(item: Item): Generator<ServerEvent> {
+    items.push(item);
+    yield event("response.output_item.added", {
+      output_index: items.length - 1,
+      item: itemObject(
+        item.type === "call" ? { ...item, call: { ...item.call, arguments: {} } } : item,
+        "in_progress",
+      ),
+    });
+    if (item.type === "message")
+      yield event("response.content_part.added", { ...place(), content_index: 0, part: textPart("") });
+    if (item.type === "call") {
+      const text = JSON.stringify(item.call.arguments);
+      yield event("response.function_call_arguments.delta", { ...place(), delta: text });
+      yield event("response.function_call_arguments.done", {
+        ...place(),
+        name: item.call.name,
+        arguments: text,
+      });
+    }
+  }
+  function* end(status: string): Generator<ServerEvent> {
+    const item = items.at(-1);
+    if (item === undefined) return;
+    if (item.type === "message") {
+      const at = { ...place(), content_index: 0 };
+      yield event("response.output_text.done", { ...at, text: item.text, logprobs: [] });
+      yield event("response.content_part.done", { ...at, part: textPart(item.text) });
+    }
+    yield event("response.output_item.done", {
+      output_index: items.length - 1,
+      item: itemObject(item, status),
+    });
+  }
+
   try {
     let step = await pieces.next(); // before anything is sent, so that a refusal has its status
     const begun = responseObject(caller, model, body, createdAt, [], undefined);
     yield event("response.created", { response: begun });
     yield event("response.in_progress", { response: begun });
-    yield event("response.output_item.added", {
-      output_index: 0,
-      item: messageItem(caller, "in_progress", []),
-    });
-    yield event("response.content_part.added", { ...place, part: textPart("") });
-    let text = "";
     for (; !step.done; step = await pieces.next()) {
-      const { piece } = step.value;
-      text += piece.text;
-      if (piece.text !== "" || piece.pass)
+      const { piece, parts } = step.value;
+      let pass = piece.pass;
+      for (const part of parts) {
+        const type = part.type === "toolCall" ? "call" : part.type === "text" ? "message" : "reasoning";
+        if (type === "call" || items.at(-1)?.type !== type) {
+          yield* end("completed");
+          const id = nextId(type);
+          yield* begin(
+            part.type === "toolCall"
+              ? { type: "call", id, call: part.call }
+              : { type: type as "message", id, text: "" },
+          );
+        }
+        const item = items.at(-1)!;
+        if (part.type === "toolCall" || item.type === "call") continue;
+        item.text += part.text;
+        if (item.type === "reasoning") continue;
         yield event("response.output_text.delta", {
-          ...place,
-          delta: piece.text,
+          ...place(),
+          content_index: 0,
+          delta: part.text,
           logprobs: [],
-          ...(piece.pass ? { outrider: { pass: piece.pass } } : undefined),
+          ...(pass ? { outrider: { pass } } : undefined),
         });
+        pass = undefined;
+      }
     }
     const result = step.value[0]!;
     const cut = result.finishReason === "length";
-    const item = messageItem(caller, cut ? "incomplete" : "completed", [textPart(text)]);
-    yield event("response.output_text.done", { ...place, text, logprobs: [] });
-    yield event("response.content_part.done", { ...place, part: textPart(text) });
-    yield event("response.output_item.done", { output_index: 0, item });
+    const status = cut ? "incomplete" : "completed";
+    // An answer without a word is an empty message.
+    if (items.length === 0) yield* begin({ type: "message", id: nextId("message"), text: "" });
+    yield* end(status);
+    const output = items.map((item, i) => itemObject(item, i === items.length - 1 ? status : "completed"));
     yield event(cut ? "response.incomplete" : "response.completed", {
-      response: responseObject(caller, model, body, createdAt, [item], result),
+      response: responseObject(caller, model, body, createdAt, output, result),
     });
   } finally {
     await pieces.return([]);

@@ -52,6 +52,9 @@ const jsonObject = (maxBytes: number) =>
     error: `expected at most ${maxBytes} characters of JSON`,
   });
 
+/** Its size and what it says are refused as what they are, ERR_GRAMMAR. */
+const jsonSchema = z.record(z.string(), z.unknown());
+
 const outriderOptions = z
   .strictObject({
     strategy: optional(z.enum(strategyNames)).describe("How drafts are made; never changes the answer."),
@@ -123,29 +126,29 @@ const message = z.discriminatedUnion("role", [
     content: optional(text),
     name,
     refusal: optional(z.string()),
+    reasoning_content: optional(z.string()),
     tool_calls: optional(list(toolCall, 0, maxParts, "calls")),
   }),
-  z.strictObject({ role: z.literal("tool"), content: text, tool_call_id: z.string().max(128) }),
+  z.strictObject({ role: z.literal("tool"), content: text, tool_call_id: z.string().max(128), name }),
 ]);
 
 const functionName = z.string().regex(/^[a-zA-Z0-9_-]{1,64}$/, {
   error: "expected 1 to 64 letters, digits, _ or -",
 });
 
-const responseFormat = (limits: Limits) =>
-  z.discriminatedUnion("type", [
-    z.strictObject({ type: z.literal("text") }),
-    z.strictObject({ type: z.literal("json_object") }),
-    z.strictObject({
-      type: z.literal("json_schema"),
-      json_schema: z.strictObject({
-        name: functionName,
-        description: optional(z.string()),
-        schema: jsonObject(limits.schema),
-        strict: optional(z.boolean()),
-      }),
+const responseFormat = z.discriminatedUnion("type", [
+  z.strictObject({ type: z.literal("text") }),
+  z.strictObject({ type: z.literal("json_object") }),
+  z.strictObject({
+    type: z.literal("json_schema"),
+    json_schema: z.strictObject({
+      name: functionName,
+      description: optional(z.string()),
+      schema: jsonSchema,
+      strict: optional(z.boolean()),
     }),
-  ]);
+  }),
+]);
 
 export function chatRequest(limits: Limits) {
   const tool = z.strictObject({
@@ -167,7 +170,7 @@ export function chatRequest(limits: Limits) {
     stop,
     logprobs: optional(z.boolean()),
     top_logprobs: optional(whole(0, limits.topLogprobs)),
-    response_format: optional(responseFormat(limits)),
+    response_format: optional(responseFormat),
     tools: optional(list(tool, 0, limits.tools, "tools")),
     tool_choice: optional(
       z.union([
@@ -301,7 +304,7 @@ export function responsesRequest(limits: Limits) {
               type: z.literal("json_schema"),
               name: functionName,
               description: optional(z.string()),
-              schema: jsonObject(limits.schema),
+              schema: jsonSchema,
               strict: optional(z.boolean()),
             }),
           ]),
