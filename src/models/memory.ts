@@ -1,6 +1,6 @@
 /** How much memory a model takes, how much there is, and what would fit. */
 import { readFileSync } from "node:fs";
-import { freemem } from "node:os";
+import { freemem, totalmem } from "node:os";
 import { dirname, join } from "node:path";
 import { OutriderError } from "../errors.js";
 import { KvCache } from "../runtime/kv-cache.js";
@@ -92,7 +92,8 @@ const gigabytes = (bytes: number) => `${(Math.max(0, bytes) / 1e9).toFixed(2)} G
  */
 export function availableMemory(read: (path: string) => string | undefined = readText): number {
   const kilobytes = /^MemAvailable:\s+(\d+) kB$/m.exec(read("/proc/meminfo") ?? "")?.[1];
-  const machine = kilobytes === undefined ? freemem() : Number(kilobytes) * 1024;
+  // Other systems call memory free only where nothing lies in it, not even a file's cached contents.
+  const machine = kilobytes === undefined ? Math.max(freemem(), totalmem() / 2) : Number(kilobytes) * 1024;
   return Math.max(0, Math.min(machine, ...controlGroups(read)));
 }
 
