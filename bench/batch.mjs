@@ -130,7 +130,7 @@ if (parts.includes("prefill")) {
       const stop = new AbortController();
       const writer =
         writing && model.generate("Count to a thousand.", { ignoreEnd: true, signal: stop.signal });
-      const written = writer && writer.result;
+      const written = writer ? writer.result : undefined;
       if (writer) await first("Hi.");
       // What a pass with a full chunk takes: the prompt's rows come in passes of 512 alone, of 64 beside texts.
       const chunk = writing ? 64 : 512;
