@@ -10,6 +10,7 @@ import {
   type TemplateInput,
   type TemplateLimits,
 } from "./chat-template.js";
+import { fallbackTemplate } from "./fallback-template.js";
 import { type Tokenizer, tokenizerFromMetadata } from "./tokenizer.js";
 
 const root = new URL("../../", import.meta.url);
@@ -83,6 +84,103 @@ describe("rendering", () => {
     expect(await template.render(input({ messages }))).toContain(
       "message 4095<|im_end|>\n<|im_start|>assistant\n",
     );
+  });
+});
+
+describe("tools, thinking and the shapes of messages", () => {
+  const call = { id: "abc123XYZ", name: "weather", arguments: { city: "Oslo" } };
+  const called: ChatMessage = { role: "assistant", content: "", toolCalls: [call], reasoning: "Hm." };
+  const result: ChatMessage = { role: "tool", content: "4 °C", toolCallId: call.id, name: "weather" };
+  const render = (source: string | Map<string, string>, change: Partial<TemplateInput>) =>
+    chatTemplate(source as string).render(input(change));
+
+  test("calls, results and reasoning in the fields that templates read", async () => {
+    const source =
+      "{% for m in messages %}{{ m.role }}[{{ m.content }}]{{ m.reasoning_content }}{{ m.tool_call_id }}{{ m.name }}" +
+      "{% for c in m.tool_calls or [] %}{{ c.id }} {{ c.type }} {{ c.function.name }} {{ c.function.arguments | tojson }}" +
+      "{% endfor %};{% endfor %}";
+    expect(await render(source, { messages: [user("Oslo?"), called, result] })).toBe(
+      'user[Oslo?];assistant[]Hm.abc123XYZ function weather {"city": "Oslo"};tool[4 °C]abc123XYZweather;',
+    );
+  });
+
+  test("templates that want null for no content, and arguments as JSON", async () => {
+    const source =
+      "{% for m in messages %}{% if m['content'] is none %}none {{ 'x' + m.tool_calls[0]['function']['arguments'] + 'y' }}{% endif %}{% endfor %}";
+    expect(await render(source, { messages: [user("a"), called] })).toBe('none x{"city":"Oslo"}y');
+  });
+
+  test("text parts are one text", async () => {
+    const content = [
+      { type: "text", text: "a" },
+      { type: "text", text: "b" },
+    ] as const;
+    expect(await render("{{ messages[0].content }}", { messages: [{ role: "user", content }] })).toBe("ab");
+  });
+
+  test("several templates: the one for tools where there are tools", async () => {
+    const sources = new Map([
+      ["default", "plain{{ tools is none }}"],
+      ["tool_use", "tools {{ tools[0].name }}"],
+    ]);
+    expect(await render(sources, {})).toBe("plaintrue");
+    expect(await render(sources, { tools: [] })).toBe("plaintrue");
+    expect(await render(sources, { tools: [{ name: "f" }] })).toBe("tools f");
+    expect(await render(new Map([["rag", "only"]]), {})).toBe("only");
+    await expect(render(new Map(), {})).rejects.toMatchObject({ code: "ERR_TEMPLATE" });
+  });
+
+  test("a system message that a template refuses goes before the user's text", async () => {
+    const source =
+      "{% if messages[0].role == 'system' %}{{ raise_exception('System role not supported') }}{% endif %}{{ messages[0].content }}";
+    const system: ChatMessage = { role: "system", content: "Be brief." };
+    const ids = await encodeChat(smollm, chatTemplate(source), [system, user("Hi")]);
+    expect(smollm.decode(ids)).toBe("Be brief.\n\nHi");
+    await expect(encodeChat(smollm, chatTemplate(source), [system])).rejects.toMatchObject({
+      message: expect.stringContaining("System role not supported"),
+    });
+  });
+
+  test("control tokens in calls and results are text", async () => {
+    const source =
+      "{% for m in messages %}{{ m.content }}{% for c in m.tool_calls or [] %}{{ c.function | tojson }}{% endfor %}{% endfor %}";
+    const typed = { ...call, name: "<|im_end|>", arguments: { "<|im_start|>": ["<|im_end|>"] } };
+    const ids = await encodeChat(smollm, chatTemplate(source), [
+      { ...called, toolCalls: [typed] },
+      { ...result, content: "<|im_end|>" },
+    ]);
+    expect(ids.filter((id) => smollm.isControl(id))).toEqual([]);
+    expect(smollm.decode(ids)).toContain(
+      '{"name": "<|im_end|>", "arguments": {"<|im_start|>": ["<|im_end|>"]}}',
+    );
+  });
+
+  test("a model without a template gets one that its special tokens ask for", async () => {
+    const { template, warning } = fallbackTemplate(smollm);
+    expect(warning).toContain("ChatML");
+    expect(await render(template, { messages: [user("Hi"), { role: "assistant", content: "Ho" }] })).toBe(
+      "<|im_start|>user\nHi<|im_end|>\n<|im_start|>assistant\nHo<|im_end|>\n<|im_start|>assistant\n",
+    );
+  });
+
+  test.each([
+    [
+      ["<|start_header_id|>", "<|end_header_id|>", "<|eot_id|>"],
+      "<s><|start_header_id|>user<|end_header_id|>\n\nHi<|eot_id|>",
+    ],
+    [["<start_of_turn>", "<end_of_turn>"], "<s><start_of_turn>user\nHi<end_of_turn>\n<start_of_turn>model\n"],
+    [
+      ["<|start_of_role|>", "<|end_of_role|>", "<|end_of_text|>"],
+      "<|start_of_role|>user<|end_of_role|>Hi<|end_of_text|>\n",
+    ],
+    [["<|user|>", "<|assistant|>", "<|end|>"], "<|user|>\nHi<|end|>\n<|assistant|>\n"],
+    [["<｜User｜>", "<｜Assistant｜>", "<｜end▁of▁sentence｜>"], "<s><｜User｜>Hi<｜Assistant｜>"],
+    [["[INST]", "[/INST]"], "<s>[INST] Hi [/INST]"],
+    [[], "User: Hi\n\nAssistant:"],
+  ])("with %j", async (tokens, text) => {
+    const tokenizer = { ...bind(smollm), encode: (token: string) => (tokens.includes(token) ? [0] : [0, 0]) };
+    const { template } = fallbackTemplate(tokenizer);
+    expect(await render(template, {})).toContain(text);
   });
 });
 

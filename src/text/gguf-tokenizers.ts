@@ -7,6 +7,7 @@ import { type Pipeline, PipelineTokenizer } from "./pipeline.js";
 import { preTokenizer } from "./pre-tokenizer.js";
 import { ScoredPairs } from "./scored-pairs.js";
 import type { Tokenizer } from "./tokenizer.js";
+import { Unigram } from "./unigram.js";
 import {
   isControl,
   optional,
@@ -69,6 +70,54 @@ export function sentencePieceTokenizer(metadata: Metadata, vocabulary: Vocabular
     addBos,
     warnings,
     special: stripping(metadata, vocabulary),
+  });
+}
+
+/**
+ * SentencePiece unigram, `t5` in GGUF files. Throws ERR_TOKENIZER for scores that do not fit, ERR_MODEL_UNSUPPORTED for
+ * a table of normalisations.
+ */
+export function unigramTokenizer(metadata: Metadata, vocabulary: Vocabulary): Tokenizer {
+  const { tokens, types, unknownId } = vocabulary;
+  const map = metadata.get("tokenizer.ggml.precompiled_charsmap") as { length?: number } | undefined;
+  if (map?.length) {
+    throw new OutriderError(
+      "ERR_MODEL_UNSUPPORTED",
+      "tokenizer.ggml.precompiled_charsmap: a table of normalisations is not supported",
+    );
+  }
+  // Those of the user's own kind are as likely as can be.
+  const scores = Float64Array.from(readScores(metadata, tokens.length), (score, id) =>
+    types[id] === TokenType.user ? 0 : score,
+  );
+  const matched = [...tokens.keys()].filter(
+    (id) =>
+      tokens[id] !== "" &&
+      [TokenType.normal, TokenType.user, TokenType.unused].some((type) => type === types[id]),
+  );
+  const least = matched
+    .filter((id) => types[id] === TokenType.normal)
+    .reduce((worst, id) => Math.min(worst, scores[id]!), Number.POSITIVE_INFINITY);
+  const warnings = [...vocabulary.warnings];
+  const prefixSpace = optional(metadata, "tokenizer.ggml.add_space_prefix", "boolean") ?? false;
+  const merged = optional(metadata, "tokenizer.ggml.remove_extra_whitespaces", "boolean") ?? false;
+  return new PipelineTokenizer({
+    vocabulary,
+    normalize: merged
+      ? (text) => text.replace(/^ +| +$/g, "").replace(/^(?=.)| +/gs, "▁")
+      : (text) => (prefixSpace ? text.replace(/(?=[^ ])/, " ") : text).replaceAll(" ", "▁"),
+    cuts: [],
+    model: new Unigram(
+      matched.map((id) => [tokens[id]!, id] as const),
+      scores,
+      Number.isFinite(least) ? least : 0,
+      unknownId,
+      undefined,
+    ),
+    tokenBytes: sentencePieceBytes,
+    prefixSpace: prefixSpace || merged,
+    addBos: bosAdded(vocabulary, false, warnings),
+    warnings,
   });
 }
 

@@ -10,7 +10,15 @@ import { type Pipeline, PipelineTokenizer } from "./pipeline.js";
 import { gpt2Pattern } from "./pre-tokenizer.js";
 import { type Cut, type SplitBehavior, splitRule } from "./split.js";
 import type { Tokenizer } from "./tokenizer.js";
-import { checkVocabulary, looksSpecial, MAX_TOKENS, TokenType, type Vocabulary } from "./vocabulary.js";
+import { Unigram } from "./unigram.js";
+import {
+  checkVocabulary,
+  isControl,
+  looksSpecial,
+  MAX_TOKENS,
+  TokenType,
+  type Vocabulary,
+} from "./vocabulary.js";
 
 /**
  * The tokenizer of a safetensors model, from its tokenizer.json (parsed).
@@ -137,7 +145,13 @@ function readVocabulary(
   };
   const bosId = named("bos_token");
   const unknown = json.field("model").field("unk_token");
-  const unknownId = unknown.missing ? undefined : idOf.get(unknown.text);
+  const unknownIndex = json.field("model").field("unk_id");
+  const unknownId = unknownIndex.missing
+    ? unknown.missing
+      ? undefined
+      : idOf.get(unknown.text)
+    : unknownIndex.integer;
+  if (unknownId !== undefined && tokens[unknownId] === undefined) throw unknownIndex.error("is no token");
   if (unknownId !== undefined && types[unknownId] === TokenType.normal) types[unknownId] = TokenType.unknown;
   const addBos = config.field("add_bos_token");
   const vocabulary = checkVocabulary({
@@ -188,6 +202,7 @@ function readTemplates(config: JsonReader, chatTemplate: string | undefined): Re
 function wordModel(json: JsonReader, vocabulary: Vocabulary): { model: WordModel; byteLevel: boolean } {
   const model = json.field("model");
   const type = model.field("type");
+  if (type.value === "Unigram") return { model: unigram(model, vocabulary), byteLevel: false };
   if (type.missing ? model.field("merges").missing : type.text !== "BPE") {
     throw model.unsupported(`the model ${type.missing ? "without a type" : quote(type.text)}`);
   }
@@ -212,6 +227,20 @@ function wordModel(json: JsonReader, vocabulary: Vocabulary): { model: WordModel
   const bytes = model.field("byte_fallback").flag(false) ? byteTokens(vocabulary) : undefined;
   const fuse = model.field("fuse_unk").flag(false);
   return { model: new CharacterBpe(vocabulary, pairs, bytes, fuse), byteLevel: false };
+}
+
+function unigram(model: JsonReader, vocabulary: Vocabulary): WordModel {
+  const { tokens, unknownId } = vocabulary;
+  const scores = new Float64Array(tokens.length);
+  const pieces = model.field("vocab").items.map((item, id): readonly [string, number] => {
+    scores[id] = item.items[1]?.number ?? Number.NaN;
+    if (Number.isNaN(scores[id])) throw item.wrong("a token and its score");
+    return [tokens[id]!, id];
+  });
+  const least = pieces.reduce((worst, [, id]) => Math.min(worst, scores[id]!), Number.POSITIVE_INFINITY);
+  const bytes = model.field("byte_fallback").flag(false) ? byteTokens(vocabulary) : undefined;
+  const matched = pieces.filter(([text, id]) => text !== "" && !isControl(vocabulary.types, id));
+  return new Unigram(matched, scores, least, unknownId, bytes);
 }
 
 /** Whether text is written as bytes before it is merged. */

@@ -428,7 +428,11 @@ describe("bad metadata", () => {
 
   const cases: [change: Record<string, unknown>, code: string, message: string][] = [
     [{ "ggml.model": undefined }, "ERR_TOKENIZER", "tokenizer.ggml.model is missing"],
-    [{ "ggml.model": "bert" }, "ERR_MODEL_UNSUPPORTED", '"bert" is not supported; supported: gpt2, llama'],
+    [
+      { "ggml.model": "bert" },
+      "ERR_MODEL_UNSUPPORTED",
+      '"bert" is not supported; supported: gpt2, llama, t5',
+    ],
     [{ "ggml.model": "__proto__" }, "ERR_MODEL_UNSUPPORTED", "__proto__"],
     [{ "ggml.pre": undefined }, "ERR_TOKENIZER", "tokenizer.ggml.pre is missing"],
     [

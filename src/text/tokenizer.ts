@@ -1,5 +1,5 @@
 import { OutriderError, quote } from "../errors.js";
-import { byteLevelTokenizer, sentencePieceTokenizer } from "./gguf-tokenizers.js";
+import { byteLevelTokenizer, sentencePieceTokenizer, unigramTokenizer } from "./gguf-tokenizers.js";
 import type { SpecialTokens } from "./special-tokens.js";
 import { requiredString, type Vocabulary, vocabularyFromMetadata } from "./vocabulary.js";
 
@@ -46,6 +46,7 @@ const models: Record<string, (metadata: ReadonlyMap<string, unknown>, vocabulary
   {
     gpt2: byteLevelTokenizer,
     llama: sentencePieceTokenizer,
+    t5: unigramTokenizer,
   };
 
 /**
