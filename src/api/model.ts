@@ -2,7 +2,7 @@ import path from "node:path";
 import { fileURLToPath } from "node:url";
 import { Siblings } from "../decoding/consensus.js";
 import { CostModel, pastCost } from "../decoding/cost-model.js";
-import { type DecodedStep, decode } from "../decoding/decode.js";
+import { type DecodedStep, decode, type Verification } from "../decoding/decode.js";
 import { vocabularyMismatch } from "../decoding/draft-model.js";
 import { DraftMemory } from "../decoding/memory.js";
 import { newStats } from "../decoding/stats.js";
@@ -112,6 +112,11 @@ export interface GenerateOptions extends SamplingOptions {
   readonly guide?: Guide | undefined;
   /** Give the `top` most likely tokens beside every token, 0 (default) to 64. */
   readonly top?: number | undefined;
+  /**
+   * How drafts are judged at a temperature. "coupled" (default): a seed's text is the same whatever was drafted.
+   * "rejection": classic speculative sampling, which keeps the texts' distribution only.
+   */
+  readonly verify?: Verification | undefined;
   /** Say with every piece what its pass drafted, and where the guesses came from; default false. */
   readonly trace?: boolean | undefined;
   /** Go on after an end-of-text token; default false. */
@@ -151,6 +156,7 @@ const generateKeys = Object.keys({
   stop: true,
   guide: true,
   top: true,
+  verify: true,
   trace: true,
   ignoreEnd: true,
   signal: true,
@@ -530,6 +536,19 @@ export class Model implements AsyncDisposable {
         'strategy "draft-model" needs a draft model: load(…, { draftModel }) (--draft-model PATH)',
         { param: "strategy" },
       );
+    const { verify = "coupled" } = options;
+    if (verify !== "coupled" && verify !== "rejection")
+      throw new OutriderError(
+        "ERR_BAD_REQUEST",
+        `verify is ${quote(String(verify))}, expected "coupled" or "rejection"`,
+        { param: "verify" },
+      );
+    if (verify === "rejection" && (options.guide !== undefined || options.code !== undefined))
+      throw new OutriderError(
+        "ERR_BAD_REQUEST",
+        'verify: "rejection" goes neither with guide nor with code, which need coupled draws',
+        { param: "verify" },
+      );
     const stop =
       options.stop === undefined ? [] : typeof options.stop === "string" ? [options.stop] : options.stop;
     new TextStream(this.tokenizer, { stops: stop }); // refuses stop strings that cannot be honoured
@@ -624,6 +643,7 @@ export class Model implements AsyncDisposable {
         endIds: options.ignoreEnd ? new Set() : this.tokenizer.endIds,
         top: resolved.top,
         trace: options.trace ?? false,
+        verify: options.verify ?? "coupled",
         guide: resolved.guide,
         signal,
         stats,

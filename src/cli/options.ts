@@ -1,4 +1,5 @@
 import { type Command, InvalidArgumentError, Option } from "commander";
+import type { Verification } from "../decoding/decode.js";
 import { type Strategy, strategyNames } from "../decoding/strategies.js";
 import type { GenerateOptions, InstructionSet, LoadOptions } from "../index.js";
 import { instructionSets } from "../runtime/core.js";
@@ -25,6 +26,7 @@ export interface ModelFlags {
 export interface AnswerFlags extends ModelFlags, GuideFlags {
   readonly strategy?: Strategy;
   readonly draftLength?: number;
+  readonly verify?: Verification;
   readonly maxTokens?: number;
   readonly temperature?: number;
   readonly topK?: number;
@@ -111,6 +113,12 @@ export function answerOptions(command: Command): Command {
         "how drafts are made; never changes the output (default: auto)",
       ).choices(strategyNames),
     )
+    .addOption(
+      new Option(
+        "--verify <how>",
+        "at a temperature: coupled, so that a seed has one text (default), or rejection, the classic scheme",
+      ).choices(["coupled", "rejection"]),
+    )
     .option("--draft-length <n>", "draft exactly so many tokens a pass (default: as many as pay)", parseWhole)
     .option("--max-tokens <n>", "emit at most so many tokens (default: what the context holds)", parseWhole)
     .option("--temperature <x>", "0: always the most likely token (default)", parseNumber)
@@ -156,6 +164,7 @@ export function generateOptions(flags: AnswerFlags): GenerateOptions {
   return {
     strategy: flags.strategy,
     draftLength: flags.draftLength,
+    verify: flags.verify,
     maxTokens: flags.maxTokens,
     temperature: flags.temperature,
     topK: flags.topK,

@@ -2,6 +2,7 @@ import fc from "fast-check";
 import { describe, expect, test } from "vitest";
 import type { Sampling } from "../engine/sampling.js";
 import { type DecodedStep, type DecodeOptions, decode } from "./decode.js";
+import { draftModel } from "./draft-model.js";
 import { type Draft, type Drafter, noDrafter } from "./drafter.js";
 import { fixedLength, type Planner } from "./plan.js";
 import { acceptanceRate, newStats, tokensPerPass } from "./stats.js";
@@ -120,6 +121,60 @@ describe("decode", () => {
     });
     expect(named.steps[0]!.pass!.sources).toEqual(["own"]);
     expect((await run()).steps[0]!.pass).toBeUndefined();
+  });
+
+  test("rejection leaves the texts' distribution as it is, whatever is drafted", async () => {
+    const fake = { vocab: 6 };
+    const text = async (seed: number, drafter: Drafter, verify: "coupled" | "rejection") => {
+      using sequence = fakeSequence(fake);
+      await sequence.prefill([3]);
+      const tokens: number[] = [];
+      const options = {
+        drafter,
+        verify,
+        planner: fixedLength(3),
+        sampling: { ...SAMPLED, seed },
+        maxTokens: 3,
+      };
+      for await (const step of decode(sequence, 1, { ...options, endIds: new Set() })) {
+        tokens.push(...step.tokens);
+        for (const [i, token] of step.tokens.entries())
+          if (verify === "rejection") expect(step.logprobs[i], String(token)).toBeLessThanOrEqual(1e-5);
+      }
+      return tokens.join();
+    };
+    const tree = scripted(() => ({
+      tokens: [1, 4, 2, 5],
+      parents: [-1, -1, 0, 1],
+      probabilities: [1, 1, 1, 1],
+    }));
+    const runs = 4000;
+    const counts = new Map<string, [number, number, number]>();
+    for (let seed = 0; seed < runs; seed++) {
+      using model = draftModel(fakeSequence({ ...fake, next: (all) => all.length % 6 }));
+      const texts = [
+        await text(seed, noDrafter(), "coupled"),
+        await text(seed + runs, tree, "rejection"),
+        await text(seed + 2 * runs, model, "rejection"),
+      ];
+      for (const [i, key] of texts.entries()) {
+        const row = counts.get(key) ?? [0, 0, 0];
+        row[i]!++;
+        counts.set(key, row);
+      }
+    }
+    for (const other of [1, 2]) {
+      let statistic = 0;
+      let cells = 0;
+      for (const row of counts.values()) {
+        const [a, b] = [row[0], row[other]!];
+        if (a + b < 10) continue;
+        cells++;
+        statistic += (a - b) ** 2 / (a + b);
+      }
+      expect(cells).toBeGreaterThan(20);
+      expect((statistic - cells) / Math.sqrt(2 * cells)).toBeLessThan(4);
+    }
   });
 
   test("stops at an end token inside an accepted draft", async () => {

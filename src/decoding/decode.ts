@@ -5,8 +5,10 @@ import type { GuideState } from "../guided/constraint.js";
 import type { Draft, Drafter } from "./drafter.js";
 import { allowedDraft, guideDraft, masksOf, mergedDraft } from "./guide.js";
 import { type Planner, reachOf } from "./plan.js";
+import { type DrawnPass, verifyBlock, verifyByRejection } from "./rejection.js";
 import { type DecodeStats, newStats } from "./stats.js";
-import { verify } from "./verify.js";
+import { type Verified, verify } from "./verify.js";
+import { warped } from "./warp.js";
 
 export interface DecodeOptions {
   readonly drafter: Drafter;
@@ -20,6 +22,11 @@ export interface DecodeOptions {
   readonly top?: number;
   /** What the text must be from here on; default: anything. */
   readonly guide?: GuideState | undefined;
+  /**
+   * How drafts are judged where tokens are drawn at random. "coupled" (default): by the token that plain decoding draws
+   * there. "rejection": by modified rejection, which keeps the distribution of the texts but not the text of a seed.
+   */
+  readonly verify?: Verification;
   /** Give every step's `pass`; default false. */
   readonly trace?: boolean;
   readonly signal?: AbortSignal | undefined;
@@ -30,6 +37,8 @@ export interface DecodeOptions {
   /** How often another process has taken a core from this one. Default: as the system counts it. */
   readonly interruptions?: () => number;
 }
+
+export type Verification = "coupled" | "rejection";
 
 /** Why a text ended: an end token, `maxTokens`, or no place left in the context. */
 export type FinishReason = "end" | "length" | "context";
@@ -98,7 +107,8 @@ export async function* decode(
     return;
   }
 
-  await drafter.reset([...sequence.tokens, lastToken], { sampling, signal });
+  const rejects = options.verify === "rejection" && sampling.temperature > 0;
+  await drafter.reset([...sequence.tokens, lastToken], { sampling, proposals: rejects, signal });
   let last = lastToken;
   let guide = options.guide;
   // Follows from the emitted tokens alone, whatever was drafted.
@@ -126,11 +136,14 @@ export async function* decode(
       sampling,
       code,
       top: rowTop,
+      logits: rejects,
       masks: guide && masksOf(pass.tokens, pass.parents, guide),
       signal,
     });
     const disturbed = interruptions() !== before;
-    const { tokens, path } = verify(pass.tokens, pass.parents, result.picks, endIds, pass.padding);
+    const { tokens, path } = rejects
+      ? reject(pass, draft, result, sampling, sequence.tokens, endIds)
+      : verify(pass.tokens, pass.parents, result.picks, endIds, pass.padding);
     sequence.keep(path);
     for (const token of tokens) guide = guide?.advance(token);
     code = nextCode(result.codes, path.at(-1)!);
@@ -168,7 +181,7 @@ export async function* decode(
     const finish = endIds.has(last) ? "end" : left <= 0 ? limitReason : undefined;
     yield {
       tokens,
-      ...selectRows(result, path, top, rowTop),
+      ...selectRows(rejects ? rescored(result, path, tokens) : result, path, top, rowTop),
       drafter: drafter.name,
       drafted,
       accepted,
@@ -177,6 +190,55 @@ export async function* decode(
     };
     if (finish === "end") return;
   }
+}
+
+/** Modified rejection with random numbers of its own, fixed by the seed, the place and what was drafted. */
+function reject(
+  { tokens, parents, padding, chosen }: Pass,
+  draft: Draft | undefined,
+  { logits }: StepResult,
+  sampling: Sampling,
+  past: readonly number[],
+  endIds: ReadonlySet<number>,
+): Verified {
+  const vocab = logits!.length / tokens.length;
+  let draws = 0;
+  const pass: DrawnPass = {
+    tokens,
+    parents,
+    probabilities(row) {
+      const path: number[] = [];
+      for (let node = row; node >= 0; node = parents[node]!) path.unshift(tokens[node]!);
+      return warped(logits!.subarray(row * vocab, (row + 1) * vocab), sampling, [...past, ...path]);
+    },
+    proposal: (node) => draft?.proposals?.[chosen[node - 1]!],
+    uniform: () => uniformAt(sampling.seed, past.length, draws++),
+  };
+  const isChain = parents.every((parent, i) => parent === i - 1);
+  return (isChain && draft?.proposals ? verifyBlock : verifyByRejection)(pass, endIds, padding);
+}
+
+/** The result with the log-probabilities of the emitted tokens in place of the core's picks. */
+function rescored(result: StepResult, path: readonly number[], tokens: readonly number[]): StepResult {
+  const logprobs = result.logprobs.slice();
+  const vocab = result.logits!.length / logprobs.length;
+  for (const [i, row] of path.entries()) {
+    const at = row * vocab;
+    logprobs[row] =
+      result.logprobs[row]! + result.logits![at + tokens[i]!]! - result.logits![at + result.picks[row]!]!;
+  }
+  return { ...result, logprobs };
+}
+
+/** 0 to below 1, as if drawn anew for every combination. */
+function uniformAt(seed: number, position: number, draw: number): number {
+  let h = 0x243f6a88;
+  for (const part of [seed % 2 ** 32, Math.floor(seed / 2 ** 32), position, draw]) {
+    h = Math.imul(h ^ part, 0x85ebca6b);
+    h = Math.imul(h ^ (h >>> 13), 0xc2b2ae35);
+    h ^= h >>> 16;
+  }
+  return (h >>> 0) / 2 ** 32;
 }
 
 const countInterruptions = () => process.resourceUsage().involuntaryContextSwitches;

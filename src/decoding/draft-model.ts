@@ -3,6 +3,7 @@ import { quote } from "../errors.js";
 import type { Tokenizer } from "../text/tokenizer.js";
 import { Calibration } from "./calibration.js";
 import { type Draft, type Drafter, EMPTY_DRAFT } from "./drafter.js";
+import { warped } from "./warp.js";
 
 /**
  * Lets a smaller model draft: speculative decoding (Leviathan et al. 2023) with the target's own sampling, so that at
@@ -16,6 +17,7 @@ export function draftModel(sequence: Sequence): Drafter {
   let drafted: number[] = [];
   let kinds: number[] = [];
   let options: StepOptions | undefined;
+  let round = 0;
 
   /** Makes the cache hold all of the text but its last tokens, which one step may take. */
   async function catchUp(signal: AbortSignal | undefined): Promise<void> {
@@ -29,11 +31,12 @@ export function draftModel(sequence: Sequence): Drafter {
 
   return {
     name: "draft-model",
-    async reset(prompt, { sampling, signal }) {
+    async reset(prompt, { sampling, proposals = false, signal }) {
       text.length = 0;
       for (const token of prompt) text.push(token);
       drafted = [];
-      options = { sampling, signal };
+      options = { sampling, logits: proposals && sampling.temperature > 0, signal };
+      round = 0;
       if (text.length < sequence.context) await catchUp(signal);
     },
     accept(tokens) {
@@ -46,12 +49,18 @@ export function draftModel(sequence: Sequence): Drafter {
       await catchUp(options.signal);
       const tokens: number[] = [];
       const probabilities: number[] = [];
+      const proposals: Float64Array[] = [];
+      // Rejection asks for draws that are independent of all earlier ones, and of the target's.
+      const { sampling } = options;
+      const draws = options.logits
+        ? { ...sampling, seed: (sampling.seed + 0x9e3779b1 * ++round) % 2 ** 53 }
+        : sampling;
       drafted = tokens;
       kinds = [];
       let reach = 1;
       let pass = text.slice(sequence.tokens.length);
       while (tokens.length < limit) {
-        const { picks, logprobs } = await sequence.step(pass, options);
+        const { picks, logprobs, logits } = await sequence.step(pass, { ...options, sampling: draws });
         sequence.keep(pass.map((_, row) => row));
         const kind = kindOf(logprobs.at(-1)!);
         const probability = calibration.estimate(kind);
@@ -61,9 +70,13 @@ export function draftModel(sequence: Sequence): Drafter {
         tokens.push(token);
         kinds.push(kind);
         probabilities.push(probability);
+        if (options.logits && logits) {
+          const row = logits.subarray(logits.length - logits.length / picks.length);
+          proposals.push(warped(row, draws, [...text, ...tokens.slice(0, -1)]));
+        }
         pass = [token];
       }
-      return { tokens, probabilities };
+      return { tokens, probabilities, ...(proposals.length > 0 ? { proposals } : undefined) };
     },
     [Symbol.dispose]() {
       sequence[Symbol.dispose]();

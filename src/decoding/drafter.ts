@@ -11,6 +11,8 @@ export interface Draft {
   readonly parents?: readonly number[];
   /** For each drafted token the estimated chance, 0 to 1, that it is accepted once its parent is. */
   readonly probabilities: readonly number[];
+  /** For each drafted token the distribution that it was drawn from, where `TextInfo` asks for it and there is one. */
+  readonly proposals?: readonly Float64Array[];
   /** For each drafted token where the guess came from, for people who look at traces. Default: the drafter's name. */
   readonly sources?: readonly string[];
 }
@@ -33,6 +35,8 @@ export interface PassInfo {
 /** How a text will be decoded. */
 export interface TextInfo {
   readonly sampling: Sampling;
+  /** Drafts that are drawn at random should come with `proposals`. */
+  readonly proposals?: boolean;
   readonly signal?: AbortSignal | undefined;
 }
 

@@ -111,12 +111,14 @@ export function fakeSequence(options: FakeOptions = {}, cached: readonly number[
       topTokens: new Int32Array(n * top),
       topLogprobs: new Float32Array(n * top),
       coreMs: cost(n),
+      logits: new Float32Array(n * vocab),
     };
     const texts: number[][] = [];
     for (let row = 0; row < n; row++) {
       const text = [...(texts[parents[row]!] ?? tokens), pass[row]!];
       texts.push(text);
       const logprobs = fakeLogprobs(text, vocab, next);
+      result.logits.set(logprobs, row * vocab);
       const scores = logprobs.map((logprob, token) => {
         if (sampling.temperature === 0) return logprob;
         const uniform = (hash(sampling.seed, text.length, token) + 1) / 2 ** 32;
