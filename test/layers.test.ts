@@ -15,6 +15,7 @@ const mayImport: Record<string, readonly string[]> = {
   api: ["weights", "hub", "text", "guided", "models", "engine", "decoding"],
   scheduling: [],
   server: ["text", "guided", "engine", "decoding", "api", "scheduling"],
+  "ai-sdk": ["text", "guided", "api"],
   cli: [
     "runtime",
     "weights",

@@ -273,7 +273,6 @@ test("files for browsers come with a strict policy, and need no key; others are 
   const { serve } = (await import(built)) as typeof import("../src/server/index.js");
   const server = await serve({
     models,
-    version: "1",
     port: 0,
     apiKeys: ["k"],
     webFolder: folder,

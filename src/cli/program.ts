@@ -173,7 +173,7 @@ export function commandLine(version: string): Command {
 
   serveOptionsOf(program.command("serve").description("answer over HTTP, as OpenAI's API does")).action(
     async (flags: ServeFlags) => {
-      process.exitCode = await (await import("./serve.js")).serve(flags, version);
+      process.exitCode = await (await import("./serve.js")).serve(flags);
     },
   );
 

@@ -11,7 +11,7 @@ import { limitsFrom, type ServeFlags } from "./serve-options.js";
 import { statusLine } from "./terminal.js";
 
 /** Serves until SIGTERM or SIGINT: then answers under way get their time; a second signal ends at once. */
-export async function serve(flags: ServeFlags, version: string): Promise<number> {
+export async function serve(flags: ServeFlags): Promise<number> {
   let stop: () => void = () => undefined;
   const told = new Promise<void>((resolve) => {
     stop = resolve;
@@ -25,7 +25,6 @@ export async function serve(flags: ServeFlags, version: string): Promise<number>
   const models = await located(modelSpecs(flags));
   const starting = startServer({
     models,
-    version,
     host: flags.host,
     port: flags.port,
     apiKeys: [...(flags.apiKey ?? []), ...envKeys(process.env)],

@@ -1,3 +1,4 @@
+import { readFileSync } from "node:fs";
 import { createServer, type Server as HttpServer, type ServerResponse } from "node:http";
 import type { AddressInfo, Socket } from "node:net";
 import { fileURLToPath } from "node:url";
@@ -17,7 +18,6 @@ import { readStaticFiles } from "./static-files.js";
 export interface ServeOptions {
   /** The first is loaded at once and meant by requests that name none; the others when they are first asked for. */
   readonly models: readonly ModelSpec[];
-  readonly version: string;
   /** Default 127.0.0.1. Another address than loopback needs API keys, or `insecure`. */
   readonly host?: string;
   /** Default 8080; 0: any that is free. */
@@ -47,6 +47,9 @@ export interface Server {
   /** Takes nothing new, gives answers under way their time, then ends. A second call waits for the first. */
   close(): Promise<void>;
 }
+
+const packageVersion = (): string =>
+  JSON.parse(readFileSync(new URL("../../package.json", import.meta.url), "utf8")).version;
 
 const playground = fileURLToPath(new URL("../../web/dist", import.meta.url));
 
@@ -81,7 +84,7 @@ export async function serve(options: ServeOptions): Promise<Server> {
     log,
     keys,
     deadline: limits.deadline,
-    version: options.version,
+    version: packageVersion(),
     logPrompts: options.logPrompts ?? false,
     files: readStaticFiles(options.webFolder ?? playground),
     host: {
