@@ -136,9 +136,41 @@ describe("tools, thinking and the shapes of messages", () => {
     const system: ChatMessage = { role: "system", content: "Be brief." };
     const ids = await encodeChat(smollm, chatTemplate(source), [system, user("Hi")]);
     expect(smollm.decode(ids)).toBe("Be brief.\n\nHi");
+    const tools = [{ name: "f" }];
+    expect(smollm.decode(await encodeChat(smollm, chatTemplate(source), [user("Hi")], { tools }))).toMatch(
+      /^You may call these tools:[^]*\n\nHi$/,
+    );
     await expect(encodeChat(smollm, chatTemplate(source), [system])).rejects.toMatchObject({
       message: expect.stringContaining("System role not supported"),
     });
+  });
+
+  test("only a content that may be null is null", async () => {
+    const template =
+      "{% if messages[1].reasoning_content is not none %}{{ messages[1].content + 'x' }}{% endif %}";
+    expect(await render(template, { messages: [user("a"), called] })).toBe("x");
+  });
+
+  test("a template that knows no tools gets them in the system message, calls and results as text", async () => {
+    const source = "{% for m in messages %}{{ m.role }}: {{ m.content }}\n\n{{ '' }}{% endfor %}";
+    const tools = [{ type: "function", function: { name: "weather" } }];
+    const turns = [
+      user("Oslo?"),
+      called,
+      result,
+      { ...result, name: undefined, content: "wind" },
+      user("And?"),
+    ];
+    const ids = await encodeChat(smollm, chatTemplate(source), turns, { tools });
+    expect(smollm.decode(ids)).toBe(
+      'system: You may call these tools:\n{"type":"function","function":{"name":"weather"}}\n' +
+        'To call one, answer with nothing but JSON: {"name": NAME, "arguments": {…}}\n\n' +
+        'user: Oslo?\n\nassistant: {"name":"weather","arguments":{"city":"Oslo"}}\n\n' +
+        "user: Result of weather: 4 °C\nResult of the call: wind\n\nuser: And?\n\n",
+    );
+    const system: ChatMessage = { role: "system", content: "Be brief." };
+    const brief = await encodeChat(smollm, chatTemplate(source), [system, user("Hi")], { tools });
+    expect(smollm.decode(brief)).toContain("system: Be brief.\n\nYou may call these tools:");
   });
 
   test("control tokens in calls and results are text", async () => {

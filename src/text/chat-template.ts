@@ -257,7 +257,7 @@ function disposed(): OutriderError {
  * beside tool calls is null or "", the arguments of a call are an object or its JSON.
  */
 function messageForm(source: string): (message: ChatMessage) => Record<string, unknown> {
-  const nullContent = /content['"]?\]? is (?:not )?none/.test(source);
+  const nullContent = /(?:\.|\[['"])content(?:['"]\])? is (?:not )?none/.test(source);
   const textArguments = /[+~]\s*[\w.['"\]]+\barguments['"]?\]?\s*[+~]/.test(source);
   return (message) => {
     const { role, toolCalls, reasoning, toolCallId, name } = message;
@@ -317,17 +317,21 @@ export async function encodeChat(
   const { tools, variables, signal } = options;
   const mark = unusedMark([...template.sources.values(), toJson({ messages, tools, variables })]);
   const guard = (text: string) => controlTokens.guard(text, mark);
+  const said = withoutTools(messages, tools, [...template.sources.values()].join("\n"));
   const render = (turns: readonly ChatMessage[]) =>
     template.render({
-      messages: turns.map(({ role, ...said }) => ({ role, ...guardStrings(said, guard, keptKeys) })),
+      messages: turns.map(({ role, ...said }) => ({
+        role,
+        ...guardStrings(said, guard, keptKeys),
+      })),
       addGenerationPrompt: options.addGenerationPrompt ?? true,
       bosToken: bosId === undefined ? "" : tokenizer.text(bosId),
       eosToken: eosId === undefined ? "" : tokenizer.text(eosId),
       tools: guardStrings(tools, guard),
       variables: guardStrings(variables, guard),
     });
-  const rendered = await render(messages).catch((error: unknown) => {
-    const merged = withoutSystem(messages);
+  const rendered = await render(said).catch((error: unknown) => {
+    const merged = withoutSystem(said);
     const refused =
       error instanceof OutriderError && error.code === "ERR_TEMPLATE" && /system/i.test(error.message);
     if (merged === undefined || !refused) throw error;
@@ -336,6 +340,44 @@ export async function encodeChat(
   const ids = await tokenizer.encodeAsync(rendered, { special: true, mark, signal });
   if (tokenizer.addBos && bosId !== undefined && ids[0] !== bosId) ids.unshift(bosId);
   return ids;
+}
+
+/**
+ * The messages for a template that knows no tools: they are described in the system message, calls are JSON in the
+ * assistant's text, results come from the user. To leave them out without a word would be worse.
+ */
+function withoutTools(
+  messages: readonly ChatMessage[],
+  tools: readonly unknown[] | undefined,
+  source: string,
+): readonly ChatMessage[] {
+  let turns = messages;
+  if (!/\btool_calls\b/.test(source)) {
+    turns = messages.reduce<ChatMessage[]>((done, message) => {
+      const { role, name, toolCalls } = message;
+      const last = done.at(-1);
+      if (role === "tool") {
+        const text = `Result of ${name ?? "the call"}: ${messageText(message)}`;
+        if (last?.role === "user")
+          done[done.length - 1] = { ...last, content: `${messageText(last)}\n${text}` };
+        else done.push({ role: "user", content: text });
+      } else if (toolCalls !== undefined && toolCalls.length > 0) {
+        const calls = toolCalls.map((call) => JSON.stringify({ name: call.name, arguments: call.arguments }));
+        done.push({
+          role,
+          content: [messageText(message), ...calls].filter((text) => text !== "").join("\n"),
+        });
+      } else done.push(message);
+      return done;
+    }, []);
+  }
+  if (tools === undefined || tools.length === 0 || /\btools\b/.test(source)) return turns;
+  const described =
+    `You may call these tools:\n${tools.map((tool) => JSON.stringify(tool)).join("\n")}\n` +
+    'To call one, answer with nothing but JSON: {"name": NAME, "arguments": {…}}';
+  const [first, ...rest] = turns;
+  if (first?.role !== "system") return [{ role: "system", content: described }, ...turns];
+  return [{ ...first, content: `${messageText(first)}\n\n${described}` }, ...rest];
 }
 
 /** The messages with the system's text before the user's that follows it; undefined if there is none. */

@@ -39,6 +39,8 @@ const formats = {
   deepseek: {
     template: /<｜tool▁calls▁begin｜>/,
     blocks: [{ open: "<｜tool▁calls▁begin｜>", close: "<｜tool▁calls▁end｜>", parse: parseDeepseek }],
+    // Older templates of the family do not tell the model of tools, so that Outrider does, and asks for JSON.
+    bare: true,
   },
   gemma: {
     template: /<start_function_call>/,
