@@ -4,7 +4,8 @@
  *   node bench/outrider.mjs --file MODEL.gguf --prompts PROMPTS.jsonl --mode decode [--strategy auto]
  *
  * Modes: decode (greedy, per prompt), prefill (512 tokens to the first token), pass (n tokens with a pick after each,
- * behind 256), start (a new process to its first token), memory (resident set while generating at a full context).
+ * behind 256), start (a new process to its first token), memory (resident set while generating at a full context), load
+ * (open file to a token computed; resident set at its highest and then).
  */
 import { spawn } from "node:child_process";
 import { once } from "node:events";
@@ -195,4 +196,29 @@ async function memory() {
   await model.close();
 }
 
-await { decode, prefill, pass, start, memory }[mode]();
+const statusMb = (field) =>
+  Number(new RegExp(`${field}:\\s+(\\d+) kB`).exec(readFileSync("/proc/self/status", "utf8"))[1]) / 1024;
+
+/** A file in the page cache to a model that has computed a token; resident set at its highest until then and now. */
+async function loading() {
+  const begin = performance.now();
+  const gguf = await openGguf(file);
+  const engine = await Engine.load(gguf, { threads, instructionSet, context: 576 });
+  const loadMs = performance.now() - begin;
+  const sequence = engine.open();
+  await sequence.step([1], { sampling: resolveSampling({}, engine.config.vocab, 0) });
+  const ms = performance.now() - begin;
+  print({
+    n: 1,
+    ms: round(ms),
+    loadMs: round(loadMs),
+    peakMb: round(statusMb("VmHWM")),
+    residentMb: round(statusMb("VmRSS")),
+  });
+  sequence.keep([0]);
+  sequence[Symbol.dispose]();
+  await engine[Symbol.asyncDispose]();
+  await gguf[Symbol.asyncDispose]();
+}
+
+await { decode, prefill, pass, start, memory, load: loading }[mode]();

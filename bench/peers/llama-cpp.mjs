@@ -4,7 +4,8 @@
  *   node bench/peers/llama-cpp.mjs --file MODEL.gguf --prompts PROMPTS.jsonl --mode decode
  *
  * Modes: decode (greedy, per prompt), lookup (the same with its prompt lookup), prefill (512 tokens to the first
- * token), pass (n tokens with a pick after each, behind 256), start (a new process to its first token).
+ * token), pass (n tokens with a pick after each, behind 256), start (a new process to its first token), load (one count
+ * of threads: open file to a token computed).
  * PROMPTS.jsonl: lines with `id` and `prompt_tokens`. Times are milliseconds, medians of --repetitions after a
  * warm-up, with every repetition beside them: on a busy machine the least of `all` says more than the median.
  */
@@ -21,10 +22,10 @@ import { createContext, loadModel } from "./llama-cpp-model.mjs";
 const PREFILL_TOKENS = 512;
 const START_TOKENS = 20;
 const PASS_PAST = 256;
-const PASS_SIZES = [1, 2, 4, 8, 16];
+const PASS_SIZES = [1, 2, 4, 8, 16, 64];
 const WARM_UP_TOKENS = 16;
 
-const modes = { decode, lookup, prefill, pass, start };
+const modes = { decode, lookup, prefill, pass, start, load };
 
 /** `ms.all` in the order measured. */
 function summary(all) {
@@ -158,6 +159,14 @@ async function start({ file, prompts, repetitions, print }, threads) {
   print(threads, { n: START_TOKENS, ms: summary(all) });
 }
 
+/** From a file in the page cache to a model that has computed a token; what `loadModel` took is measured at the door. */
+async function load({ model, print }, threads) {
+  const context = await createContext(model, threads, 576);
+  for await (const _ of context.getSequence().evaluate([1], { temperature: 0, yieldEogToken: true })) break;
+  print(threads, { n: 1, ms: round(performance.now() - loadBegin), loadMs: round(loadedAt - loadBegin) });
+  await context.dispose();
+}
+
 function fail(problem) {
   console.error(problem);
   console.error(
@@ -207,7 +216,9 @@ const prompts = readFileSync(options.promptsFile, "utf8")
   .trim()
   .split("\n")
   .map((line) => JSON.parse(line));
+const loadBegin = performance.now();
 const { llama, model } = await loadModel(file);
+const loadedAt = performance.now();
 const common = {
   bench: mode,
   peer: "node-llama-cpp",
