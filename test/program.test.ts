@@ -586,3 +586,26 @@ describe.each(Object.keys(weightTypes) as WeightType[])("weights in %s", (type) 
     );
   });
 });
+
+// No golden has this type: its meaning is written down once more here, from ggml's block_iq4_xs.
+test("IQ4_XS is dequantised exactly", async () => {
+  const levels = [-127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 53, 69, 89, 113];
+  const rows = 20;
+  const columns = 512;
+  const bytes = fileBytes("IQ4_XS", rows, columns, new Seeded(4));
+  const made = emptyWeight("IQ4_XS", rows, columns);
+  await core.packWeight(made, bytes, 0);
+  const view = new DataView(bytes.buffer);
+  for (let row = 0; row < rows; row++) {
+    const expected = Array.from({ length: columns }, (_, i) => {
+      const block = (row * (columns / 256) + Math.floor(i / 256)) * 136;
+      const sub = Math.floor((i % 256) / 32);
+      const low = (view.getUint8(block + 4 + (sub >> 1)) >> (4 * (sub % 2))) & 15;
+      const high = (view.getUint16(block + 2, true) >> (2 * sub)) & 3;
+      const pair = view.getUint8(block + 8 + 16 * sub + (i % 16));
+      const level = levels[i % 32 < 16 ? pair & 15 : pair >> 4]!;
+      return 2 ** -6 * ((low | (high << 4)) - 32) * level; // every scale of fileBytes is 0x2400, 2^-6
+    });
+    expect(Array.from(core.unpackRow(made, row), (w) => w + 0)).toEqual(expected.map((w) => w + 0));
+  }
+});
