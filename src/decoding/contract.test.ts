@@ -6,16 +6,15 @@ import { draftModel } from "./draft-model.js";
 import { type Draft, type Drafter, noDrafter } from "./drafter.js";
 import { adaptiveLength, fixedLength } from "./plan.js";
 import { newStats } from "./stats.js";
-import { strategies } from "./strategies.js";
+import { strategies, strategyNames } from "./strategies.js";
 import { type FakeOptions, fakeSequence, GREEDY } from "./testing.js";
 
-/** What every drafter promises; a new one is added here. */
+/** What every drafter promises; a new strategy is found by itself. */
 const drafters: Record<string, () => Drafter> = {
-  none: noDrafter,
   ...Object.fromEntries(
-    (["lookup", "ngram", "recycle", "lookahead", "jacobi", "gauss-seidel", "hybrid", "auto"] as const).map(
-      (name) => [name, () => strategies[name].drafter({ costs: new CostModel(16) })],
-    ),
+    strategyNames
+      .filter((name) => strategies[name].needs === "nothing")
+      .map((name) => [name, () => strategies[name].drafter({ costs: new CostModel(16) })]),
   ),
   "draft-model": () => draftModel(fakeSequence()),
   "draft-model with a small context": () => draftModel(fakeSequence({ context: 24 })),
