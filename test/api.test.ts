@@ -73,9 +73,11 @@ test("the package exports these names", () => {
     "Model",
     "OutriderError",
     "acceptanceRate",
+    "bestOf",
     "embeddedModel",
     "endsInReasoning",
     "load",
+    "majorityVote",
     "tokensPerPass",
     "tokensPerSecond",
   ]);
