@@ -1,8 +1,10 @@
+import { writeFileSync } from "node:fs";
 import { locateModel } from "../api/locate-model.js";
 import { Engine } from "../engine/engine.js";
 import { embeddedModel, type Model, type Strategy } from "../index.js";
 import { openModelSource } from "../weights/open-model-source.js";
 import { rounded } from "./answer.js";
+import { type BenchReport, benchPage } from "./bench-page.js";
 import { type CostCurve, measureCosts } from "./cost-curve.js";
 import { type BenchPrompt, measureDecoding, type Speed, speeds } from "./decoding-speed.js";
 import { locate, usageError } from "./failure.js";
@@ -15,6 +17,7 @@ import { loadOptions, type ModelFlags } from "./options.js";
 import { samplePrompts } from "./sample-prompts.js";
 import { count, figures, megabytes, table } from "./table.js";
 import { paint, statusLine } from "./terminal.js";
+import { measureTogether, type Together } from "./together.js";
 
 export interface BenchFlags extends ModelFlags {
   readonly prompts?: string;
@@ -22,6 +25,12 @@ export interface BenchFlags extends ModelFlags {
   readonly strategies?: readonly Strategy[];
   readonly maxTokens: number;
   readonly repetitions: number;
+  /** So many prompts at a time, beside one after another. */
+  readonly batch?: readonly number[];
+  /** So many samples of one prompt at a time. */
+  readonly samples?: readonly number[];
+  /** Write the report with charts to this file. */
+  readonly html?: string;
 }
 
 /** The cost of a pass by its length, and the speed of decoding by category; tables or JSON lines. */
@@ -50,14 +59,38 @@ export async function bench(flags: BenchFlags): Promise<number> {
         onPrompt: (r, p) =>
           tell(`decoding: repetition ${r + 1} of ${flags.repetitions}, prompt ${p + 1} of ${prompts.length}`),
       });
+      const together = await measureTogether(model, prompts, {
+        batches: flags.batch ?? [],
+        samples: flags.samples ?? [],
+        maxTokens: flags.maxTokens,
+        signal,
+        onSize: (kind, size) => tell(`${kind}: ${size} at a time`),
+      });
       status.clear();
+      const decoding = speeds(runs, strategies);
       const report = flags.json ? asJson : asText;
-      process.stdout.write(`${report(model, flags, costs, speeds(runs, strategies)).join("\n")}\n`);
-      return 0;
+      process.stdout.write(`${report(model, flags, costs, decoding, together).join("\n")}\n`);
+      if (flags.html !== undefined) writePage(flags.html, model, { costs, decoding, together });
+      const exact = [...decoding, ...together].every((row) => row.exact === row.answers);
+      if (!exact) process.stderr.write("some answers differ: run outrider verify and report what it says\n");
+      return exact ? 0 : 1;
     } finally {
       status.clear();
     }
   });
+}
+
+function writePage(
+  file: string,
+  model: Model,
+  figuresOf: Omit<BenchReport, "title" | "circumstances">,
+): void {
+  const [title, circumstance] = headOf(model);
+  try {
+    writeFileSync(file, benchPage({ title, circumstances: circumstance, ...figuresOf }));
+  } catch (error) {
+    throw usageError(`--html: ${file} cannot be written: ${(error as NodeJS.ErrnoException).code}`);
+  }
 }
 
 async function withEngine<T>(flags: BenchFlags, work: (engine: Engine) => Promise<T>): Promise<T> {
@@ -90,7 +123,13 @@ async function promptsFor(
   return prompts;
 }
 
-function asJson(model: Model, flags: BenchFlags, costs: CostCurve, decoding: readonly Speed[]): string[] {
+function asJson(
+  model: Model,
+  flags: BenchFlags,
+  costs: CostCurve,
+  decoding: readonly Speed[],
+  together: readonly Together[],
+): string[] {
   const about = circumstances(model.info);
   const times = (ms: readonly number[]) => ({
     repetitions: ms.length,
@@ -110,15 +149,47 @@ function asJson(model: Model, flags: BenchFlags, costs: CostCurve, decoding: rea
       max_tokens: flags.maxTokens,
       tokens_per_second: values(speed.tokensPerSecond),
       tokens_per_pass: values(speed.tokensPerPass),
-      speedup: values(speed.speedup),
+      speedup: {
+        ...values(speed.speedup),
+        ...(speed.interval && { low: rounded(speed.interval.low), high: rounded(speed.interval.high) }),
+      },
+      accepted_per_pass: rounded(speed.accepted),
+      accepted_by_position: speed.acceptedByPosition.map(rounded),
+      draft_share: rounded(speed.draftShare),
+      answers: speed.answers,
+      exact: speed.exact,
+      ...about,
+    })),
+    ...together.map((row) => ({
+      bench: row.kind,
+      n: row.size,
+      max_tokens: flags.maxTokens,
+      tokens_per_second: rounded(row.tokensPerSecond),
+      speedup: rounded(row.speedup),
+      answers: row.answers,
+      exact: row.exact,
       ...about,
     })),
   ].map((record) => JSON.stringify(record));
 }
 
-function asText(model: Model, flags: BenchFlags, costs: CostCurve, decoding: readonly Speed[]): string[] {
-  const { stdout } = process;
+/** What was measured, and on what. */
+function headOf(model: Model): [string, string] {
   const { version, commit, machine } = circumstances(model.info);
+  return [
+    `${model.info.name} · outrider ${version}${commit === undefined ? "" : ` (${commit})`}`,
+    `${machine.cpu} · ${machine.threads} of ${machine.cores} cores · ${machine.instruction_set} · node ${machine.node}`,
+  ];
+}
+
+function asText(
+  model: Model,
+  flags: BenchFlags,
+  costs: CostCurve,
+  decoding: readonly Speed[],
+  together: readonly Together[],
+): string[] {
+  const { stdout } = process;
   const section = (align: string, head: readonly string[], rows: readonly (readonly string[])[]) => {
     const [first, ...lines] = table(align, head, rows);
     return [paint(stdout, "bold", first!), ...lines];
@@ -129,8 +200,7 @@ function asText(model: Model, flags: BenchFlags, costs: CostCurve, decoding: rea
     return [label, figures(time), figures(time / single), count(Math.round((1000 * n) / time))];
   };
   return [
-    `${model.info.name} · outrider ${version}${commit === undefined ? "" : ` (${commit})`}`,
-    `${machine.cpu} · ${machine.threads} of ${machine.cores} cores · ${machine.instruction_set} · node ${machine.node}`,
+    ...headOf(model),
     "",
     ...section(
       "lrrr",
@@ -148,8 +218,18 @@ function asText(model: Model, flags: BenchFlags, costs: CostCurve, decoding: rea
     ),
     "",
     ...section(
-      "llrrrr",
-      ["category", "strategy", "prompts", "tokens/s", "tokens/pass", `× ${decoding[0]!.strategy}`],
+      "llrrrrrrr",
+      [
+        "category",
+        "strategy",
+        "n",
+        "tok/s",
+        "tok/pass",
+        `× ${decoding[0]!.strategy}`,
+        "95 %",
+        "drafter",
+        "exact",
+      ],
       decoding.map((s) => [
         s.category,
         s.strategy,
@@ -157,8 +237,27 @@ function asText(model: Model, flags: BenchFlags, costs: CostCurve, decoding: rea
         figures(s.tokensPerSecond.median),
         figures(s.tokensPerPass.median),
         figures(s.speedup.median),
+        s.interval ? `${figures(s.interval.low)}–${figures(s.interval.high)}` : "",
+        `${figures(100 * s.draftShare)} %`,
+        s.exact === s.answers ? "all" : `${s.exact}/${s.answers}`,
       ]),
     ),
+    ...(together.length === 0
+      ? []
+      : [
+          "",
+          ...section(
+            "lrrrr",
+            ["several at a time", "n", "tokens/s", "× one by one", "exact"],
+            together.map((t) => [
+              t.kind === "batch" ? "prompts side by side" : "samples of one prompt",
+              String(t.size),
+              figures(t.tokensPerSecond),
+              figures(t.speedup),
+              t.exact === t.answers ? "all" : `${t.exact}/${t.answers}`,
+            ]),
+          ),
+        ]),
     paint(
       stdout,
       "dim",

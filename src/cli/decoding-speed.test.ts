@@ -13,9 +13,14 @@ test("rates are of whole repetitions, speed-ups of the same one, medians of both
     strategy,
     category,
     repetition,
+    prompt: 0,
     tokens: 100,
     passes,
     ms,
+    draftMs: ms / 100,
+    drafted: [10, 4],
+    accepted: [5, 1],
+    exact: true,
   });
   const runs = [
     ...[run(0, "none", "a", 100, 1000), run(0, "lookup", "a", 50, 500)],
@@ -39,6 +44,9 @@ test("rates are of whole repetitions, speed-ups of the same one, medians of both
   expect(a.tokensPerSecond).toEqual({ median: 200, values: [200, 100_000 / 4500, 200] });
   expect(a.tokensPerPass.median).toBe(2);
   expect(a.speedup).toEqual({ median: 2, values: [2, 2, 2] });
+  expect(a.acceptedByPosition).toEqual([0.5, 0.25]);
+  expect(a.draftShare).toBeCloseTo(0.01);
+  expect([a.exact, a.answers]).toEqual([3, 3]);
   const all = found[5]!;
   expect(all.tokensPerSecond.median).toBe(50);
   expect(all.tokensPerPass.median).toBeCloseTo(200 / 150);

@@ -67,6 +67,11 @@ export function parseGigabytes(text: string): number {
   throw new InvalidArgumentError("Expected a number of GB, more than 0, or none.");
 }
 
+/** "1,4,8" */
+export function parseCounts(text: string): number[] {
+  return text.split(",").map(parseCount);
+}
+
 export function modelOptions(command: Command): Command {
   return command
     .option(

@@ -12,6 +12,7 @@ import {
   modelOptions,
   outputOptions,
   parseCount,
+  parseCounts,
   quantizeOption,
 } from "./options.js";
 import type { ScoreFlags } from "./score.js";
@@ -166,7 +167,10 @@ export function commandLine(version: string): Command {
       parseStrategies,
     )
     .option("--max-tokens <n>", "tokens of each answer", parseCount, 128)
-    .option("--repetitions <n>", "interleaved repetitions", parseCount, 3);
+    .option("--repetitions <n>", "interleaved repetitions", parseCount, 3)
+    .option("--batch <a,b>", "so many prompts at a time, beside one after another, e.g. 1,4,8", parseCounts)
+    .option("--samples <a,b>", "so many samples of one prompt at a time", parseCounts)
+    .option("--html <file>", "write the report with charts as one HTML file");
   outputOptions(draftModelOption(modelOptions(bench))).action(async (flags: BenchFlags) => {
     process.exitCode = await (await import("./bench.js")).bench(flags);
   });
