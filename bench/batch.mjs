@@ -85,7 +85,7 @@ async function compare(bench, strategy, alone, joined) {
 
 for (const strategy of values.strategies.split(",")) {
   // A model of its own for each: what one strategy learns would speed the other up.
-  await using model = await load();
+  const model = await load();
   const options = { strategy, maxTokens, ignoreEnd: true };
   const chat = (prompt) => () => model.generate(prompt, options);
   await oneByOne(prompts(4).map(chat));
@@ -112,10 +112,11 @@ for (const strategy of values.strategies.split(",")) {
           model.samples(prompts(1)[0], { ...sampling, n: together }).map((sample) => sample.result),
         ),
     );
+  await model.close();
 }
 
 if (parts.includes("prefill")) {
-  await using model = await load();
+  const model = await load();
   const long = Array.from({ length: 4000 }, (_, i) => 1000 + ((i * 7919) % 40000));
   const first = async (prompt, extra) => {
     const began = performance.now();
@@ -135,7 +136,9 @@ if (parts.includes("prefill")) {
       // What a pass with a full chunk takes: the prompt's rows come in passes of 512 alone, of 64 beside texts.
       const chunk = writing ? 64 : 512;
       const began = performance.now();
-      const filling = first([...long, r], {}).then((ms) => ms / Math.ceil(4000 / chunk));
+      const filling = first([2 * r + 10 + (writing ? 1 : 0), ...long], {}).then(
+        (ms) => ms / Math.ceil(4000 / chunk),
+      );
       await new Promise((resolve) => setTimeout(resolve, 300));
       const ms = await first(`Name the capital of ${subjects[r]}.`);
       const perPass = await filling;
@@ -152,10 +155,11 @@ if (parts.includes("prefill")) {
       passes: round(median(ratios.map(({ passes }) => passes))),
     });
   }
+  await model.close();
 }
 
 if (parts.includes("queue")) {
-  await using model = await load();
+  const model = await load();
   let state = 7;
   const random = () => {
     state = (Math.imul(state, 1664525) + 1013904223) >>> 0;
@@ -215,4 +219,5 @@ if (parts.includes("queue")) {
     predictions: predictions.predictions,
     prediction_ms: round(predictions.predictionMs),
   });
+  await model.close();
 }
