@@ -14,15 +14,15 @@ constexpr uint16_t kHalfNaN = 0x7e00;
 constexpr float kMostHalf = 65504.0f;
 
 // Half away from zero. x - trunc(x) is exact, so unlike trunc(x + 0.5) this is right for 0.49999997 too.
-int roundAway(float x) {
+[[gnu::always_inline]] inline int roundAway(float x) {
   const int whole = int(x);
   const float rest = x - float(whole);
   return whole + int(rest >= 0.5f) - int(rest <= -0.5f);
 }
 
-void store16(uint8_t* out, uint16_t v) { std::memcpy(out, &v, 2); }
+[[gnu::always_inline]] inline void store16(uint8_t* out, uint16_t v) { std::memcpy(out, &v, 2); }
 
-void rowToFloat(WeightType type, const uint8_t* in, int k, float* x) {
+[[gnu::always_inline]] inline void toFloat(WeightType type, const uint8_t* in, int k, float* x) {
   if (type == WeightType::F32) {
     std::memcpy(x, in, size_t(k) * 4);
     return;
@@ -34,9 +34,7 @@ void rowToFloat(WeightType type, const uint8_t* in, int k, float* x) {
   }
 }
 
-}  // namespace
-
-void quantiseQ8_0(const float* x, int blocks, uint8_t* out) {
+[[gnu::always_inline]] inline void q8_0(const float* x, int blocks, uint8_t* out) {
   for (int b = 0; b < blocks; b++, x += kBlock, out += 34) {
     // As bits, where |x| orders like an integer and NaN is above infinity.
     uint32_t most = 0;
@@ -58,7 +56,7 @@ void quantiseQ8_0(const float* x, int blocks, uint8_t* out) {
   }
 }
 
-void quantiseQ4_1(const float* x, int blocks, uint8_t* out) {
+[[gnu::always_inline]] inline void q4_1(const float* x, int blocks, uint8_t* out) {
   for (int b = 0; b < blocks; b++, x += kBlock, out += 20) {
     float least = x[0], most = x[0];
     uint32_t magnitude = 0;
@@ -87,6 +85,29 @@ void quantiseQ4_1(const float* x, int blocks, uint8_t* out) {
   }
 }
 
+[[gnu::always_inline]] inline void quantiseRow(WeightType from, WeightType to, const uint8_t* in, int k, float* x, uint8_t* out) {
+  toFloat(from, in, k, x);
+  if (to == WeightType::Q8_0) q8_0(x, k / kBlock, out);
+  else q4_1(x, k / kBlock, out);
+}
+
+using RowFn = void (*)(WeightType from, WeightType to, const uint8_t* in, int k, float* x, uint8_t* out);
+void quantiseRowPlain(WeightType from, WeightType to, const uint8_t* in, int k, float* x, uint8_t* out) {
+  quantiseRow(from, to, in, k, x, out);
+}
+
+// The same code for wider registers: maxima and minima have no order, everything else is one weight by itself.
+#if defined(__x86_64__) && defined(__GNUC__)
+[[gnu::target("avx2")]] void quantiseRowAvx2(WeightType from, WeightType to, const uint8_t* in, int k, float* x, uint8_t* out) {
+  quantiseRow(from, to, in, k, x, out);
+}
+RowFn rowFunction() { return __builtin_cpu_supports("avx2") ? quantiseRowAvx2 : quantiseRowPlain; }
+#else
+RowFn rowFunction() { return quantiseRowPlain; }
+#endif
+
+}  // namespace
+
 void quantiseRows(Weight& weight, int from, const uint8_t* bytes, size_t size, int64_t first) {
   const auto type = WeightType(from);
   const bool floats = type == WeightType::F32 || type == WeightType::F16 || type == WeightType::BF16;
@@ -99,12 +120,12 @@ void quantiseRows(Weight& weight, int from, const uint8_t* bytes, size_t size, i
   if (size % rowBytes != 0 || first < 0 || count > weight.rows - first)
     throw programError("quantise: " + std::to_string(size) + " bytes from row " + std::to_string(first) + " do not fit " +
                        std::to_string(weight.rows) + " rows of " + std::to_string(rowBytes) + " bytes");
+  const RowFn quantise = rowFunction();
   // A row at a time: it stays in the processor's own cache between the two steps.
   std::vector<float> row(static_cast<size_t>(k));
   std::vector<uint8_t> blocks(weight.fileRowBytes());
   for (int64_t i = 0; i < count; i++) {
-    rowToFloat(type, bytes + size_t(i) * rowBytes, k, row.data());
-    (weight.type == WeightType::Q8_0 ? quantiseQ8_0 : quantiseQ4_1)(row.data(), k / kBlock, blocks.data());
+    quantise(type, weight.type, bytes + size_t(i) * rowBytes, k, row.data(), blocks.data());
     weight.pack(blocks.data(), blocks.size(), first + i);
   }
 }
