@@ -261,7 +261,7 @@ async function speculation() {
   const byCategory = new Map();
   let outside = 0;
   let whole = 0;
-  await model.generate(prompts[0].prompt_tokens, { maxTokens: 32 }).result;
+  await model.generate("Say something to warm up.", { maxTokens: 32 }).result;
   for (let i = 0; i < prompts.length; i++) {
     const { category, prompt_tokens: tokens } = prompts[i];
     const ms = { none: 0, auto: 0 };

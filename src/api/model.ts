@@ -253,7 +253,7 @@ export class Model implements AsyncDisposable {
   /** Control tokens that are written out in answers where there are tools. */
   readonly #marks: ReadonlySet<number>;
   readonly #costs: CostModel;
-  readonly #memory: DraftMemory;
+  #memory: DraftMemory;
   readonly #learned: LearnedFile;
   /** Guides that were asked for lately, with all their masks so far. */
   readonly #constraints = new Map<string, Constraint>();
@@ -393,6 +393,17 @@ export class Model implements AsyncDisposable {
       warnings: this.info.warnings,
     };
     return new Generation(result, () => this.#run(prompt, options, resolved, result, group));
+  }
+
+  /**
+   * @internal What drafting knows. Benchmarks give each strategy and repetition its own: who wrote an answer before
+   * knows it.
+   */
+  get draftMemory(): DraftMemory {
+    return this.#memory;
+  }
+  set draftMemory(memory: DraftMemory) {
+    this.#memory = memory;
   }
 
   /** A conversation that remembers what was said. */

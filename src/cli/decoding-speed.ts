@@ -1,3 +1,4 @@
+import { DraftMemory } from "../decoding/memory.js";
 import type { DecodeStats } from "../decoding/stats.js";
 import { type GenerationResult, type Model, OutriderError, type Strategy } from "../index.js";
 import { type Interval, ratioInterval } from "./bootstrap.js";
@@ -36,7 +37,8 @@ export interface DecodingOptions {
 
 /**
  * Answers every prompt with every strategy, again and again. The strategies take turns at each prompt, in another
- * order each time, so that a slow moment of the machine hits all of them.
+ * order each time, so that a slow moment of the machine hits all of them. Every strategy begins every repetition with
+ * what the model came with: it may learn from one prompt for the next, but none answers a prompt that it answered before.
  */
 export async function measureDecoding(
   model: Model,
@@ -48,14 +50,22 @@ export async function measureDecoding(
     if (result.finishReason === "abort") throw new OutriderError("ERR_ABORTED", "The benchmark was stopped.");
     return result;
   };
+  const known = await model.draftMemory.save();
+  const fresh = () => {
+    const memory = new DraftMemory();
+    memory.load(known, model.tokenizer.vocabSize);
+    return memory;
+  };
   for (const strategy of strategies) await answer(prompts[0]!, strategy); // warm-up
   const runs: Run[] = [];
   for (let repetition = 0; repetition < repetitions; repetition++) {
+    const memories = new Map(strategies.map((strategy) => [strategy, fresh()]));
     for (const [i, prompt] of prompts.entries()) {
       onPrompt?.(repetition, i);
       const answers: { strategy: Strategy; tokens: string; stats: DecodeStats }[] = [];
       for (let turn = 0; turn < strategies.length; turn++) {
         const strategy = strategies[(turn + repetition + i) % strategies.length]!;
+        model.draftMemory = memories.get(strategy)!;
         const { tokens, stats } = await answer(prompt, strategy);
         answers.push({ strategy, tokens: tokens.join(), stats });
       }
