@@ -1,5 +1,6 @@
 // Several samples of one prompt: each is the text drawn alone, and codes cover what the model may say evenly.
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
+import { sampleSeeds } from "../src/api/samples.js";
 import type { Engine } from "../src/engine/engine.js";
 import { firstCode, nextCode, resolveSampling, type SamplingOptions } from "../src/engine/sampling.js";
 import {
@@ -174,6 +175,20 @@ describe("codes", () => {
     for (const text of texts) expect(new Set(text.slice(10)).size).toBeGreaterThan(15);
     expect(await draw({ temperature: 5 }, 0.1, 40)).toEqual(texts[0]);
   });
+});
+
+test("codes of samples stand 1 / n apart, each of them anywhere", () => {
+  for (const n of [1, 2, 7, 64]) {
+    const firsts = Array.from({ length: 200 }, (_, seed) => {
+      const codes = sampleSeeds(n, "arithmetic", seed).map(({ code }) => code!);
+      for (const [i, code] of codes.entries()) expect(code).toBeCloseTo(codes[0]! + i / n, 12);
+      expect(codes.at(-1)).toBeLessThan(1);
+      return codes[0]! * n;
+    });
+    expect(Math.min(...firsts)).toBeGreaterThan(0);
+    const quarters = [0, 1, 2, 3].map((q) => firsts.filter((first) => Math.floor(4 * first) === q).length);
+    for (const count of quarters) expect(count).toBeGreaterThan(25);
+  }
 });
 
 describe("a choice among answers", () => {

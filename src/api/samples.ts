@@ -27,7 +27,8 @@ export function sampleSeeds(
 
 /** A point of [0, 1) for each seed; neighbours have nothing in common. */
 function unitOf(seed: number): number {
-  let h = ((seed % 2 ** 32) ^ (seed / 2 ** 32)) >>> 0;
+  // Not 0 for seed 0: the code 0 would always draw the first token that is possible at all.
+  let h = ((seed % 2 ** 32) ^ (seed / 2 ** 32) ^ 0x27d4eb2f) >>> 0;
   for (const factor of [0x85ebca6b, 0xc2b2ae35, 0x9e3779b1]) {
     h = Math.imul(h ^ (h >>> 16), factor) >>> 0;
     h = (h ^ (h >>> 13)) >>> 0;
