@@ -74,7 +74,6 @@ export class NgramTable {
       for (let rank = 0; rank < MOST_GUESSES; rank++) total += this.countAt(slot, rank);
       if (this.#tags[slot] !== 0 && total >= least) slots.push(slot);
     }
-    slots.sort((a, b) => this.#tags[a]! - this.#tags[b]!);
     const bytes = Buffer.alloc(slots.length * SLOT_BYTES);
     for (const [i, slot] of slots.entries()) {
       bytes.writeInt32LE(this.#tags[slot]!, 4 * i);
@@ -92,21 +91,19 @@ export class NgramTable {
   load(bytes: Buffer, vocab: number): boolean {
     const size = bytes.length / SLOT_BYTES;
     if (!Number.isInteger(size)) return false;
-    const tokensAt = 4 * size;
-    const countsAt = tokensAt * (1 + MOST_GUESSES);
-    for (let cell = 0; cell < MOST_GUESSES * size; cell++) {
-      const token = bytes.readInt32LE(tokensAt + 4 * cell);
-      if (token < 0 || token >= vocab) return false;
-    }
+    // A copy, so that the columns lie at multiples of four. All platforms with a core are little-endian, as the file is.
+    const { buffer } = Uint8Array.from(bytes);
+    const tags = new Int32Array(buffer, 0, size);
+    const tokens = new Int32Array(buffer, 4 * size, MOST_GUESSES * size);
+    const counts = new Uint8Array(buffer, 4 * size * (1 + MOST_GUESSES));
+    if (tags.some((tag) => (tag & 1) === 0) || tokens.some((token) => token < 0 || token >= vocab))
+      return false;
     for (let i = 0; i < size; i++) {
-      const tag = bytes.readInt32LE(4 * i);
-      if ((tag & 1) === 0) return false;
-      const known = this.find(tag);
-      const slot = known < 0 ? this.#claim(tag) : known;
+      const known = this.find(tags[i]!);
+      const slot = known < 0 ? this.#claim(tags[i]!) : known;
       for (let rank = 0; rank < MOST_GUESSES; rank++) {
-        const cell = rank * size + i;
-        this.#tokens[slot * MOST_GUESSES + rank] = bytes.readInt32LE(tokensAt + 4 * cell);
-        this.#counts[slot * MOST_GUESSES + rank] = bytes[countsAt + cell]!;
+        this.#tokens[slot * MOST_GUESSES + rank] = tokens[rank * size + i]!;
+        this.#counts[slot * MOST_GUESSES + rank] = counts[rank * size + i]!;
       }
     }
     return true;
