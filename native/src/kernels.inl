@@ -99,13 +99,14 @@ void floatTiles(const MatmulArgs& a, int row, int tile) {
     for (int t = 0; t < tiles; t++) finish(a, row + r, tile + t, y[r][t]);
 }
 
-// A column's sum is one chain of multiply-adds, so few rows take several tiles at once to fill the pipeline.
+// A column's sum is one chain of multiply-adds, so few rows take several tiles at once to fill the pipeline; four
+// registers of one tile are four chains already.
 template <WeightType type>
 void matmulFloat(const MatmulArgs& a) {
   constexpr int most = smaller(8, kAccumulators);
   for (int row = 0; row < a.rows; row += most)
     withConstant<most>(smaller(most, a.rows - row), [&](auto constant) {
-      constexpr int rows = decltype(constant)::value, tiles = larger(1, 4 / rows);
+      constexpr int rows = decltype(constant)::value, tiles = kParts == 4 ? 1 : larger(1, 4 / rows);
       int tile = a.tileBegin;
       for (; tile + tiles <= a.tileEnd; tile += tiles) floatTiles<type, rows, tiles>(a, row, tile);
       for (; tile < a.tileEnd; tile++) floatTiles<type, rows, 1>(a, row, tile);

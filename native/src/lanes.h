@@ -287,7 +287,7 @@ LANES_INLINE Int lookUp(const int8_t* table, Int index) { return {lookUp(table, 
 #elif defined(__aarch64__) || defined(__wasm_simd128__)
 
 #if defined(__aarch64__)
-constexpr int kAccumulators = 6;  // of 32 registers
+constexpr int kAccumulators = 4;  // of 32 registers
 #else
 constexpr int kAccumulators = 3;
 #endif

@@ -133,7 +133,8 @@ export function commandLine(version: string): Command {
   const verify = program
     .command("verify")
     .description("compute texts in every way and compare them bit by bit; exit code 1 where they differ")
-    .option("--max-tokens <n>", "tokens of each text", parseCount, 32);
+    .option("--max-tokens <n>", "tokens of each text", parseCount, 32)
+    .option("--print-hash", "one hash over ids and log-probabilities, the same on every machine");
   outputOptions(draftModelOption(modelOptions(verify))).action(async (flags: VerifyFlags) => {
     process.exitCode = await (await import("./verify.js")).verify(flags);
   });

@@ -1,3 +1,4 @@
+import { createHash } from "node:crypto";
 import { availableParallelism } from "node:os";
 import { strategies, strategyNames } from "../decoding/strategies.js";
 import {
@@ -18,6 +19,7 @@ import { paint, statusLine } from "./terminal.js";
 
 export interface VerifyFlags extends ModelFlags {
   readonly maxTokens: number;
+  readonly printHash?: boolean;
 }
 
 /** One way to compute the same texts. */
@@ -59,6 +61,7 @@ export async function verify(flags: VerifyFlags): Promise<number> {
   const tell = (text: string) => {
     if (!flags.quiet) status.show(text);
   };
+  if (flags.printHash) return await printHash(flags, tell);
   const groups = plan(flags);
   return await interruptible(async (signal) => {
     const rows: Row[] = [];
@@ -66,7 +69,7 @@ export async function verify(flags: VerifyFlags): Promise<number> {
     try {
       for (const group of groups) {
         await using model = await openModel({ ...flags, quiet: true }, { ...group.load, learn: false });
-        const texts = await textsFor(model);
+        const texts = await textsFor(model, flags.maxTokens);
         for (const setting of group.settings) {
           tell(`${setting.name} …`);
           const results = await run(model, texts, setting, flags.maxTokens, signal);
@@ -81,6 +84,33 @@ export async function verify(flags: VerifyFlags): Promise<number> {
     process.stdout.write(`${report(rows).join("\n")}\n`);
     return rows.some((row) => row.difference !== undefined) ? 1 : 0;
   });
+}
+
+/** One line that is the same on every machine, whatever its processor and its build of the core. */
+async function printHash(flags: VerifyFlags, tell: (text: string) => void): Promise<number> {
+  return await interruptible(async (signal) => {
+    await using model = await openModel({ ...flags, quiet: true }, { learn: false });
+    const results: GenerationResult[] = [];
+    for (const text of await textsFor(model, flags.maxTokens)) {
+      tell(`${text.name} …`);
+      results.push(...(await run(model, [text], { name: "" }, flags.maxTokens, signal)));
+    }
+    const hash = hashOf(results);
+    process.stdout.write(
+      flags.json
+        ? `${JSON.stringify({ hash, texts: results.length, max_tokens: flags.maxTokens, instruction_set: model.info.instructionSet })}\n`
+        : `${hash}\n`,
+    );
+    return 0;
+  });
+}
+
+/** SHA-256 of all token ids and of the bits of their log-probabilities, text after text. */
+export function hashOf(results: readonly Pick<GenerationResult, "tokens" | "logprobs">[]): string {
+  const hash = createHash("sha256");
+  for (const { tokens, logprobs } of results)
+    hash.update(Int32Array.of(tokens.length, ...tokens)).update(Float32Array.from(logprobs));
+  return hash.digest("hex");
 }
 
 /** The first setting of all is the reference. */
@@ -129,7 +159,7 @@ function plan(flags: VerifyFlags): Group[] {
 }
 
 /** Three prompts, one that invites repetition among them; each greedy, drawn at random and with penalties. */
-async function textsFor(model: Model): Promise<Text[]> {
+async function textsFor(model: Model, maxTokens: number): Promise<Text[]> {
   const raw = model.tokenizer.chatTemplate === undefined;
   const samplings: Readonly<Record<string, GenerateOptions>> = {
     greedy: {},
@@ -139,7 +169,7 @@ async function textsFor(model: Model): Promise<Text[]> {
   const texts: Text[] = [];
   for (const category of ["questions", "code", "extraction"]) {
     const { prompt } = samplePrompts.findLast((p) => p.category === category)!;
-    const tokens = await model.promptTokens(prompt, { raw });
+    const tokens = (await model.promptTokens(prompt, { raw })).slice(0, model.info.context - maxTokens);
     for (const [name, sampling] of Object.entries(samplings))
       texts.push({ name: `${category}, ${name}`, prompt: tokens, sampling });
   }
