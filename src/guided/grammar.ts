@@ -41,9 +41,15 @@ export interface Network {
   readonly calls: readonly (readonly { readonly start: number; readonly to: number }[])[];
   readonly jumps: readonly (readonly number[])[];
   readonly isEnd: readonly boolean[];
+  /**
+   * States in the optional part of a bounded repetition: how many repetitions are left, and the state from which there
+   * are ever so many. For texts of no more bytes than are left the two are the same.
+   */
+  readonly counted: ReadonlyMap<number, { readonly left: number; readonly unbounded: number }>;
 }
 
 const maxStates = 100_000;
+const worthCounting = 8;
 
 export function grammarError(what: string): OutriderError {
   return new OutriderError("ERR_GRAMMAR", what);
@@ -57,6 +63,15 @@ export function compile(rules: ReadonlyMap<string, Expression>, root: string): N
   const edges: { low: number; high: number; to: number }[][] = [];
   const calls: { rule: string; to: number }[][] = [];
   const jumps: number[][] = [];
+  const counted = new Map<number, { left: number; unbounded: number }>();
+  const loopTo = (part: Expression, to: number): number => {
+    const loop = state();
+    const back = state();
+    build(part, loop, back);
+    jumps[back]!.push(loop);
+    jumps[loop]!.push(to);
+    return loop;
+  };
   const state = () => {
     if (edges.length >= maxStates)
       throw grammarError(`the grammar has more than ${maxStates} states; shorten its repetitions`);
@@ -90,16 +105,13 @@ export function compile(rules: ReadonlyMap<string, Expression>, root: string): N
           at = next;
         }
         if (e.most === Number.POSITIVE_INFINITY) {
-          const loop = state();
-          jumps[at]!.push(loop);
-          const back = state();
-          build(e.part, loop, back);
-          jumps[back]!.push(loop);
-          jumps[loop]!.push(to);
+          jumps[at]!.push(loopTo(e.part, to));
           return;
         }
+        const unbounded = e.most - e.least >= worthCounting ? loopTo(e.part, to) : undefined;
         for (let i = e.least; i < e.most; i++) {
           jumps[at]!.push(to);
+          if (unbounded !== undefined) counted.set(at, { left: e.most - i, unbounded });
           const next = state();
           build(e.part, at, next);
           at = next;
@@ -132,6 +144,7 @@ export function compile(rules: ReadonlyMap<string, Expression>, root: string): N
     calls: calls.map((list) => list.map(({ rule: name, to }) => ({ start: bounds.get(name)!.start, to }))),
     jumps,
     isEnd,
+    counted,
   };
 }
 

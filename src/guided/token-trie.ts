@@ -7,6 +7,9 @@ export class TokenTrie {
   /** Of every node, where its tokens begin in `tokens`; they end where the next node's begin. */
   readonly tokensAt: Int32Array;
   readonly tokens: Int32Array;
+  /** Longest first, with their lengths in bytes. */
+  readonly #byLength: readonly { readonly id: number; readonly length: number }[];
+  readonly #longer = new Map<number, readonly number[]>();
 
   /** `bytes(id)`: what token `id` adds to a text; empty: it is not in the trie. */
   constructor(vocabSize: number, bytes: (id: number) => Uint8Array) {
@@ -14,6 +17,9 @@ export class TokenTrie {
     const words = Array.from({ length: vocabSize }, (_, id) => ({ id, bytes: bytes(id) }))
       .filter((word) => word.bytes.length > 0)
       .sort((a, b) => Buffer.compare(a.bytes, b.bytes));
+    this.#byLength = words
+      .map(({ id, bytes: b }) => ({ id, length: b.length }))
+      .sort((a, b) => b.length - a.length);
     const first: number[] = [-1];
     const sibling: number[] = [-1];
     const byte: number[] = [0];
@@ -48,5 +54,16 @@ export class TokenTrie {
       this.tokensAt[node + 1] = this.tokensAt[node]! + list.length;
     });
     this.tokens = Int32Array.from(ends.flat());
+  }
+
+  /** The tokens of more than so many bytes. */
+  longerThan(bytes: number): readonly number[] {
+    let found = this.#longer.get(bytes);
+    if (!found) {
+      const end = this.#byLength.findIndex(({ length }) => length <= bytes);
+      found = this.#byLength.slice(0, end < 0 ? undefined : end).map(({ id }) => id);
+      this.#longer.set(bytes, found);
+    }
+    return found;
   }
 }

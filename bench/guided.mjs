@@ -1,0 +1,145 @@
+/**
+ * Guided JSON: how much faster `auto` is than one token at a time when a schema bounds the answer. What must come is
+ * drafted for nothing, so structured output should gain most.
+ *
+ *   node bench/guided.mjs [--model MODEL] [--repetitions 3]
+ *
+ * Both strategies answer each prompt in turns, each with a model of its own (what one learned would speed the other up)
+ * that is loaded anew for every repetition. Medians over repetitions; every pair of answers is compared.
+ */
+import { parseArgs } from "node:util";
+import { embeddedModel, load } from "../dist/index.js";
+
+const { values } = parseArgs({
+  options: {
+    model: { type: "string", default: embeddedModel },
+    repetitions: { type: "string", default: "3" },
+  },
+});
+
+const string = (maxLength) => ({ type: "string", maxLength });
+const object = (properties) => ({ type: "object", properties, required: Object.keys(properties) });
+const list = (items, maxItems) => ({ type: "array", items, minItems: 1, maxItems });
+const integer = (minimum, maximum) => ({ type: "integer", minimum, maximum });
+
+const tasks = [
+  [
+    "Describe a person named Anna who is 30 and lives in Rome.",
+    object({
+      name: string(20),
+      age: integer(0, 120),
+      city: string(20),
+      email: string(40),
+      married: { type: "boolean" },
+    }),
+  ],
+  [
+    "Invent a film.",
+    object({
+      title: string(40),
+      year: integer(1900, 2030),
+      director: string(30),
+      genres: list({ enum: ["drama", "comedy", "science fiction", "crime"] }, 3),
+      rating: integer(1, 10),
+    }),
+  ],
+  [
+    "Which way does the review lean? 'The food was cold but the staff were kind.'",
+    object({
+      sentiment: { enum: ["positive", "negative", "mixed"] },
+      confidence: integer(0, 100),
+      reasons: list(string(60), 3),
+    }),
+  ],
+  [
+    "Extract the order: two coffees and a cake for table 7, to be paid by card.",
+    object({
+      table_number: integer(1, 99),
+      items: list(object({ product_name: string(20), quantity: integer(1, 20) }), 4),
+      payment_method: { enum: ["cash", "card", "invoice"] },
+    }),
+  ],
+  [
+    "Plan a day in Paris in three steps.",
+    object({
+      destination: string(20),
+      activities: list(
+        object({
+          start_time: { type: "string", pattern: "^(0[6-9]|1[0-9]|2[0-2]):(00|30)$" },
+          activity_name: string(40),
+          estimated_cost: integer(0, 500),
+        }),
+        3,
+      ),
+    }),
+  ],
+  [
+    "Classify the ticket: 'I cannot log in since the update.'",
+    object({
+      category: { enum: ["login", "billing", "crash", "other"] },
+      priority: { enum: ["low", "medium", "high"] },
+      needs_human_review: { type: "boolean" },
+      suggested_reply: string(80),
+    }),
+  ],
+  [
+    "Call the weather tool for Berlin, in Celsius.",
+    object({
+      tool_name: { const: "get_current_weather" },
+      arguments: object({
+        location: string(30),
+        temperature_unit: { enum: ["celsius", "fahrenheit"] },
+        include_forecast: { type: "boolean" },
+      }),
+    }),
+  ],
+  [
+    "Describe a server's configuration.",
+    object({
+      host_name: string(30),
+      port_number: integer(1, 65535),
+      enable_logging: { type: "boolean" },
+      log_level: { enum: ["debug", "info", "warning", "error"] },
+      allowed_origins: list(string(30), 3),
+      request_timeout_seconds: integer(1, 600),
+    }),
+  ],
+];
+
+const median = (numbers) => numbers.toSorted((a, b) => a - b)[numbers.length >> 1];
+const strategies = ["none", "auto"];
+const ratios = [];
+const totals = { none: 0, auto: 0, tokens: 0, passes: 0, different: 0, answers: 0 };
+for (let repetition = 0; repetition < Number(values.repetitions); repetition++) {
+  const models = new Map();
+  for (const strategy of strategies) models.set(strategy, await load(values.model, { learn: false }));
+  const run = async (strategy, [prompt, schema]) =>
+    await models.get(strategy).generate(prompt, { strategy, guide: { json: schema }, maxTokens: 200 }).result;
+  for (const strategy of strategies) await run(strategy, ["Warm up.", object({ word: string(10) })]);
+  const ms = { none: 0, auto: 0 };
+  for (const [i, task] of tasks.entries()) {
+    const answers = {};
+    for (const strategy of i % 2 ? strategies : strategies.toReversed())
+      answers[strategy] = await run(strategy, task);
+    for (const strategy of strategies) ms[strategy] += answers[strategy].stats.decodeMs;
+    totals.tokens += answers.auto.stats.tokens;
+    totals.passes += answers.auto.stats.passes;
+    totals.answers++;
+    if (answers.auto.tokens.join() !== answers.none.tokens.join()) totals.different++;
+  }
+  ratios.push(ms.none / ms.auto);
+  for (const model of models.values()) await model.close();
+}
+const round = (x) => Number(x.toFixed(2));
+console.log(
+  JSON.stringify({
+    bench: "guided-json",
+    tasks: tasks.length,
+    repetitions: ratios.length,
+    speedup: { median: round(median(ratios)), all: ratios.map(round) },
+    tokensPerPass: round(totals.tokens / totals.passes),
+    answers: totals.answers,
+    different: totals.different,
+    goal: "≥2",
+  }),
+);
