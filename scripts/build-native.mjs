@@ -31,6 +31,7 @@ const targets = {
     compiler: "g++",
     perFile: {
       "quantise.cpp": ["-O3"],
+      "weight.cpp": ["-O3"],
       "kernels_avx2.cpp": ["-O3", "-mavx2", "-mfma", "-mf16c"],
       "kernels_avx512.cpp": [
         ..."-O3 -mavx512f -mavx512bw -mavx512vl -mavx512dq -mavx512vnni -mavx2 -mfma -mf16c".split(" "),
@@ -44,6 +45,7 @@ const targets = {
     compiler: "aarch64-linux-gnu-g++",
     perFile: {
       "quantise.cpp": ["-O3"],
+      "weight.cpp": ["-O3"],
       "kernels_neon.cpp": ["-O3"],
       "kernels_neon_dotprod.cpp": ["-O3", "-march=armv8.2-a+dotprod"],
     },

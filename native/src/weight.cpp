@@ -30,10 +30,12 @@ int checkedInputs(int type, int64_t k) {
   return checked;
 }
 
-// From a block of a row as the file has it to column c of a block of a tile.
+// From a block of a row as the file has it to column c of a block of a tile. The type is a constant: packing is what
+// loading a model takes its time for.
+template <WeightType type_>
 class ColumnWriter {
  public:
-  ColumnWriter(WeightType type, uint8_t* block, size_t c) : type_(type), block_(block), c_(c) {}
+  ColumnWriter(uint8_t* block, size_t c) : block_(block), c_(c) {}
 
   void halves(const uint8_t* d, const uint8_t* minimum = nullptr) {
     std::memcpy(block_ + halvesOffset(type_) + 2 * c_, d, 2);
@@ -77,19 +79,20 @@ class ColumnWriter {
   static uint32_t word(const uint8_t* p, int i) { uint32_t v; std::memcpy(&v, p + 4 * i, 4); return v; }
   static void put(uint8_t* p, uint32_t v) { std::memcpy(p, &v, 4); }
 
-  const WeightType type_;
   uint8_t* const block_;
   const size_t c_;
 };
 
 // `in`: a block of the file, as ggml-common.h declares them.
-void packBlock(WeightType type, const uint8_t* in, uint8_t* block, size_t c) {
-  ColumnWriter out(type, block, c);
-  constexpr int blocks = kSuperBlock / kBlock;
+template <WeightType type>
+void packBlock(const uint8_t* in, uint8_t* block, size_t c) {
+  ColumnWriter<type> out(block, c);
+  [[maybe_unused]] constexpr int blocks = kSuperBlock / kBlock;
   switch (type) {
+    // A number is a block of one input, and a line of a tile 16 of them.
     case WeightType::F32:
     case WeightType::F16:
-    case WeightType::BF16: break;
+    case WeightType::BF16: std::memcpy(block + blockBytes(type) * c, in, blockBytes(type)); break;
     case WeightType::Q4_0:
     case WeightType::IQ4_NL:
       out.halves(in);
@@ -157,6 +160,35 @@ void packBlock(WeightType type, const uint8_t* in, uint8_t* block, size_t c) {
   }
 }
 
+// Rows of one tile, block after block, so that a line of the tile is written by all its columns while it is near.
+template <WeightType type>
+void packColumns(const uint8_t* rows, size_t rowBytes, int k, uint8_t* tile, size_t column, size_t columns) {
+  for (int b = 0; b < k / blockInputs(type); b++, tile += blockBytes(type) * kLanes)
+    for (size_t c = 0; c < columns; c++) packBlock<type>(rows + c * rowBytes + size_t(b) * blockBytes(type), tile, column + c);
+}
+
+using PackFn = void (*)(const uint8_t*, size_t, int, uint8_t*, size_t, size_t);
+PackFn packFunction(WeightType type) {
+  switch (type) {
+    case WeightType::F32: return packColumns<WeightType::F32>;
+    case WeightType::F16: return packColumns<WeightType::F16>;
+    case WeightType::BF16: return packColumns<WeightType::BF16>;
+    case WeightType::Q4_0: return packColumns<WeightType::Q4_0>;
+    case WeightType::Q4_1: return packColumns<WeightType::Q4_1>;
+    case WeightType::Q5_0: return packColumns<WeightType::Q5_0>;
+    case WeightType::Q5_1: return packColumns<WeightType::Q5_1>;
+    case WeightType::Q8_0: return packColumns<WeightType::Q8_0>;
+    case WeightType::Q2_K: return packColumns<WeightType::Q2_K>;
+    case WeightType::Q3_K: return packColumns<WeightType::Q3_K>;
+    case WeightType::Q4_K: return packColumns<WeightType::Q4_K>;
+    case WeightType::Q5_K: return packColumns<WeightType::Q5_K>;
+    case WeightType::Q6_K: return packColumns<WeightType::Q6_K>;
+    case WeightType::IQ4_NL: return packColumns<WeightType::IQ4_NL>;
+    case WeightType::IQ4_XS: return packColumns<WeightType::IQ4_XS>;
+  }
+  return nullptr;
+}
+
 }  // namespace
 
 uint8_t* Arena::take(size_t bytes) {
@@ -187,20 +219,11 @@ void Weight::pack(const uint8_t* bytes, size_t size, int64_t first) {
   if (size % rowBytes != 0 || first < 0 || count > rows - first)
     throw programError("pack: " + std::to_string(size) + " bytes from row " + std::to_string(first) + " do not fit " +
                        std::to_string(rows) + " rows of " + std::to_string(rowBytes) + " bytes");
-  for (int64_t i = 0; i < count; i++) {
-    const uint8_t* in = bytes + size_t(i) * rowBytes;
-    const size_t c = size_t(first + i) % kLanes;
-    uint8_t* out = data_ + size_t(first + i) / kLanes * tileBytes(type, k);
-    if (!isBlockQuantised(type)) {
-      const size_t size = blockBytes(type);
-      for (size_t x = 0; x < size_t(k); x++) std::memcpy(out + (x * kLanes + c) * size, in + x * size, size);
-      continue;
-    }
-    for (int b = 0; b < k / blockInputs(type); b++) {
-      packBlock(type, in, out, c);
-      in += blockBytes(type);
-      out += blockBytes(type) * kLanes;
-    }
+  const PackFn pack = packFunction(type);
+  for (int64_t row = first; row < first + count;) {
+    const size_t column = size_t(row % kLanes), columns = std::min(size_t(kLanes) - column, size_t(first + count - row));
+    pack(bytes + size_t(row - first) * rowBytes, rowBytes, k, data_ + size_t(row / kLanes) * tileBytes(type, k), column, columns);
+    row += int64_t(columns);
   }
 }
 
