@@ -85,7 +85,7 @@ async function compare(bench, strategy, alone, joined) {
 
 for (const strategy of values.strategies.split(",")) {
   // A model of its own for each: what one strategy learns would speed the other up.
-  const model = await load();
+  const model = await load(undefined, { learn: false });
   const options = { strategy, maxTokens, ignoreEnd: true };
   const chat = (prompt) => () => model.generate(prompt, options);
   await oneByOne(prompts(4).map(chat));
@@ -116,7 +116,7 @@ for (const strategy of values.strategies.split(",")) {
 }
 
 if (parts.includes("prefill")) {
-  const model = await load();
+  const model = await load(undefined, { learn: false });
   const long = Array.from({ length: 4000 }, (_, i) => 1000 + ((i * 7919) % 40000));
   const first = async (prompt, extra) => {
     const began = performance.now();
@@ -159,7 +159,7 @@ if (parts.includes("prefill")) {
 }
 
 if (parts.includes("queue")) {
-  const model = await load();
+  const model = await load(undefined, { learn: false });
   let state = 7;
   const random = () => {
     state = (Math.imul(state, 1664525) + 1013904223) >>> 0;

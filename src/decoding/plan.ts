@@ -73,13 +73,20 @@ export function adaptiveLength(costs: CostModel): Planner {
   let texts = 1;
   let others = 0;
   let past = 0;
+  // What drafting brought in shared passes, in tokens, over what its time cost all of their texts.
+  let sharedGain = 0;
+  let sharedPasses = 0;
   const byDepth = new Calibration(new Array<number>(costs.maxLength).fill(DEPTH_PRIOR), DEPTH_STRENGTH);
 
   /** In tokens for the cost of a single-token pass; plain decoding has 1, of several texts at a time more. */
   const rate = () => Math.max(texts / costs.relative(texts, past), (CAUTION * tokens) / cost);
   const draftCost = () => {
     const single = costs.ms(1, past);
-    return single === undefined || draftMsPerToken.size === 0 ? 0 : draftMsPerToken.quantile(0.5) / single;
+    const cost =
+      single === undefined || draftMsPerToken.size === 0 ? 0 : draftMsPerToken.quantile(0.5) / single;
+    // Beside other texts drafts are short, and what a call costs, however short its draft, would seem to be its tokens'
+    // price and end drafting for good: there `sharedGain` weighs it.
+    return others > 0 && cost < CHEAP_CALL ? 0 : cost;
   };
 
   // The other texts' rows would be measured too.
@@ -89,6 +96,7 @@ export function adaptiveLength(costs: CostModel): Planner {
     limit(most, now = 0) {
       stake = 0;
       past = now;
+      if (others > 0 && sharedGain < 0 && sharedPasses % SHARED_RETRY !== 0) return 0;
       // A longer draft would push the length that is to be measured out of reach.
       const longest = Math.min(most, (probe() ?? costs.maxLength) - 1);
       if (longest === 0) return 0;
@@ -128,6 +136,9 @@ export function adaptiveLength(costs: CostModel): Planner {
       others = shared === undefined ? 0 : shared.rows + shared.filled - pass.length;
       const single = costs.ms(1, past);
       const right = pass.emitted - 1;
+      if (shared !== undefined) sharedPasses++;
+      if (shared !== undefined && pass.proposed > 0 && single !== undefined)
+        sharedGain = RATE_KEPT * sharedGain + right - (rate() * pass.draftMs) / single;
       tokens = RATE_KEPT * tokens + pass.emitted;
       cost =
         RATE_KEPT * cost +
@@ -161,6 +172,10 @@ const DRAFT_SAMPLES = 9;
 /** The first draft, of unknown cost, and every later try of a drafter that did not pay. */
 const FIRST_DRAFT = 3;
 const RETRY_PASSES = 512;
+/** A drafter whose token costs less than this part of a pass is no model of its own. */
+const CHEAP_CALL = 0.3;
+/** Where drafts do not pay in passes that other texts share, every so many passes have one. */
+const SHARED_RETRY = 16;
 /** A drafter whose token costs less than this part of a pass may always look; only verifying is weighed. */
 const FREE_DRAFT = 0.01;
 
