@@ -5,7 +5,11 @@ import { defineConfig } from "vitest/config";
 
 export default defineConfig({
   test: {
-    include: ["src/**/*.test.ts", "test/**/*.test.ts", "bench/*.test.mjs"],
+    include: [
+      ...["src/**/*.test.ts", "test/**/*.test.ts", "bench/*.test.mjs", "web/src/**/*.test.ts"],
+      // In a browser, where one is named: .ci/run does, and then it must be there.
+      ...(process.env.OUTRIDER_CHROMIUM ? ["web/test/**/*.test.ts"] : []),
+    ],
     globalSetup: ["test/support/build.ts"],
     testTimeout: 60_000,
     hookTimeout: 120_000,

@@ -1,5 +1,5 @@
-// vitest's globalSetup: compiles src into dist, and examples/ against that, once before all tests. The command line and
-// the examples are tested as a user runs them.
+// vitest's globalSetup: compiles src into dist, examples/ against that and web/ into web/dist, once before all tests. The
+// command line, the examples and the playground are tested as a user runs them.
 import { spawnSync } from "node:child_process";
 import path from "node:path";
 
@@ -15,4 +15,10 @@ export default function build(): void {
     });
     if (status === null || status > 2) throw new Error(`tsc -p ${project} failed: ${stderr}`);
   }
+  const vite = path.join(root, "node_modules/vite/bin/vite.js");
+  const { status, stderr } = spawnSync(process.execPath, [vite, "build", "web", "--logLevel", "warn"], {
+    cwd: root,
+    encoding: "utf8",
+  });
+  if (status !== 0) throw new Error(`vite build web failed: ${stderr}`);
 }
