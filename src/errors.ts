@@ -1,33 +1,37 @@
 /** The stable codes by which a program tells one cause from another; the message is for people. */
-export type ErrorCode =
-  | "ERR_MODEL_FORMAT"
-  | "ERR_MODEL_TRUNCATED"
-  | "ERR_MODEL_LIMIT"
-  | "ERR_MODEL_UNSUPPORTED"
-  | "ERR_PATH"
-  | "ERR_DOWNLOAD"
-  | "ERR_TOKENIZER"
-  | "ERR_TEMPLATE"
-  | "ERR_TEMPLATE_LIMIT"
-  | "ERR_DRAFT_MISMATCH"
-  | "ERR_BAD_REQUEST"
-  | "ERR_CONTEXT"
-  | "ERR_ABORTED"
-  | "ERR_DISPOSED"
-  | "ERR_RUNTIME"
-  | "ERR_RUNTIME_NAN"
-  | "ERR_PROGRAM"
-  | "ERR_PLATFORM"
-  | "ERR_GRAMMAR"
-  | "ERR_AUTH"
-  | "ERR_HOST"
-  | "ERR_NOT_FOUND"
-  | "ERR_METHOD"
-  | "ERR_TOO_LARGE"
-  | "ERR_MEDIA_TYPE"
-  | "ERR_BUSY"
-  | "ERR_TIMEOUT"
-  | "ERR_LOADING";
+export const errorCodes = [
+  "ERR_MODEL_FORMAT",
+  "ERR_MODEL_TRUNCATED",
+  "ERR_MODEL_LIMIT",
+  "ERR_MODEL_UNSUPPORTED",
+  "ERR_PATH",
+  "ERR_DOWNLOAD",
+  "ERR_TOKENIZER",
+  "ERR_TEMPLATE",
+  "ERR_TEMPLATE_LIMIT",
+  "ERR_DRAFT_MISMATCH",
+  "ERR_BAD_REQUEST",
+  "ERR_CONTEXT",
+  "ERR_ABORTED",
+  "ERR_DISPOSED",
+  "ERR_RUNTIME",
+  "ERR_RUNTIME_NAN",
+  "ERR_PROGRAM",
+  "ERR_PLATFORM",
+  "ERR_GRAMMAR",
+  "ERR_AUTH",
+  "ERR_HOST",
+  "ERR_NOT_FOUND",
+  "ERR_METHOD",
+  "ERR_TOO_LARGE",
+  "ERR_MEDIA_TYPE",
+  "ERR_BUSY",
+  "ERR_TIMEOUT",
+  "ERR_LOADING",
+  "ERR_UPSTREAM",
+] as const;
+
+export type ErrorCode = (typeof errorCodes)[number];
 
 /** Every error that Outrider throws on purpose. Test `code`, not the class: two installed copies then agree. */
 export class OutriderError extends Error {

@@ -15,7 +15,8 @@ const mayImport: Record<string, readonly string[]> = {
   api: ["weights", "hub", "text", "guided", "models", "engine", "decoding"],
   scheduling: [],
   server: ["text", "guided", "engine", "decoding", "api", "scheduling"],
-  "ai-sdk": ["text", "guided", "api"],
+  upstream: ["text", "api"],
+  "ai-sdk": ["text", "guided", "api", "upstream"],
   cli: [
     "runtime",
     "weights",
@@ -28,6 +29,7 @@ const mayImport: Record<string, readonly string[]> = {
     "index",
     "server",
     "scheduling",
+    "upstream",
   ],
 };
 const root = path.resolve(import.meta.dirname, "../src");

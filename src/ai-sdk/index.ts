@@ -8,12 +8,13 @@ import type {
   LanguageModelV3Usage,
 } from "@ai-sdk/provider";
 import type { Model } from "../api/model.js";
+import type { ServerOptions } from "../upstream/http.js";
 import { localSource } from "./local-source.js";
 import { toMessages, toTools } from "./prompt.js";
-import { type ServerOptions, serverSource } from "./server-source.js";
+import { serverSource } from "./server-source.js";
 import type { AnswerEvent, AnswerSource } from "./source.js";
 
-export type { ServerOptions } from "./server-source.js";
+export type { ServerOptions } from "../upstream/http.js";
 
 /** Language and embedding models for the AI SDK's functions. */
 export interface OutriderProvider {

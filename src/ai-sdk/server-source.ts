@@ -1,60 +1,24 @@
-import { EventSourceParserStream } from "eventsource-parser/stream";
-import { OutriderError } from "../errors.js";
-import { type ChatMessage, messageText } from "../text/chat-template.js";
+import { events, requester, type ServerOptions } from "../upstream/http.js";
+import { toOpenAi } from "../upstream/messages.js";
 import type { AnswerSource, Request } from "./source.js";
 
-export interface ServerOptions {
-  /** Of `outrider serve`, e.g. http://127.0.0.1:8080 */
-  readonly baseURL: string;
-  readonly apiKey?: string | undefined;
-  readonly fetch?: typeof fetch;
-}
-
 /** A model behind `outrider serve`; default: its first. */
-export function serverSource(
-  modelId: string | undefined,
-  { baseURL, apiKey, fetch: send = fetch }: ServerOptions,
-): AnswerSource {
-  const post = async (
-    path: string,
-    body: object,
-    headers: object = {},
-    signal?: AbortSignal,
-  ): Promise<Response> => {
-    const response = await send(`${baseURL.replace(/\/(v1\/?)?$/, "")}/v1/${path}`, {
-      method: "POST",
-      headers: {
-        "content-type": "application/json",
-        ...(apiKey !== undefined && { authorization: `Bearer ${apiKey}` }),
-        ...headers,
-      },
-      body: JSON.stringify(body),
-      ...(signal && { signal }),
-    });
-    if (response.ok) return response;
-    const { error } = (await response.json().catch(() => ({}))) as { error?: Record<string, never> };
-    throw new OutriderError(
-      error?.code ?? "ERR_RUNTIME",
-      `${path}: the server answered ${response.status}: ${error?.message ?? response.statusText}`,
-      error?.param ? { param: error.param } : undefined,
-    );
-  };
+export function serverSource(modelId: string | undefined, options: ServerOptions): AnswerSource {
+  const post = requester(options);
   return {
     modelId: modelId ?? "default",
     async *answer(request) {
       const { abortSignal, headers } = request.options;
-      const response = await post("chat/completions", bodyOf(modelId, request), headers, abortSignal);
-      const events = response
-        .body!.pipeThrough(new TextDecoderStream())
-        .pipeThrough(new EventSourceParserStream());
+      const response = await post("chat/completions", {
+        body: bodyOf(modelId, request),
+        headers,
+        signal: abortSignal,
+      });
       const calls: { id: string; name: string; input: string }[] = [];
       let finishReason = "stop";
       let usage: Record<string, number & { cached_tokens?: number }> | undefined;
       let stats: Record<string, string | number> = {};
-      for await (const { data } of events) {
-        if (data === "[DONE]") break;
-        const chunk = JSON.parse(data);
-        if (chunk.error) throw new OutriderError(chunk.error.code ?? "ERR_RUNTIME", chunk.error.message);
+      for await (const chunk of events("chat/completions", response, abortSignal)) {
         usage = chunk.usage ?? usage;
         if (chunk.outrider?.strategy) {
           const { strategy, passes, drafted, accepted } = chunk.outrider;
@@ -84,7 +48,7 @@ export function serverSource(
       };
     },
     async embed(text, signal) {
-      const response = await post("embeddings", { model: modelId, input: text }, {}, signal);
+      const response = await post("embeddings", { body: { model: modelId, input: text }, signal });
       const { data, usage } = (await response.json()) as {
         data: { embedding: number[] }[];
         usage: { prompt_tokens: number };
@@ -117,21 +81,5 @@ function bodyOf(model: string | undefined, { messages, tools, mustCall, options 
           : { type: "json_schema", json_schema: { name: format.name ?? "answer", schema: format.schema } },
     }),
     ...(options.providerOptions?.outrider && { outrider: options.providerOptions.outrider }),
-  };
-}
-
-function toOpenAi(message: ChatMessage): object {
-  const { role, toolCalls, toolCallId } = message;
-  return {
-    role,
-    content: messageText(message),
-    ...(toolCalls && {
-      tool_calls: toolCalls.map(({ id, name, arguments: input }) => ({
-        id,
-        type: "function",
-        function: { name, arguments: JSON.stringify(input) },
-      })),
-    }),
-    ...(toolCallId !== undefined && { tool_call_id: toolCallId }),
   };
 }

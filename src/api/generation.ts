@@ -41,16 +41,20 @@ export interface GenerationResult {
  * A generation under way. It advances when it is iterated over, and leaving the loop ends it; when only `result` is
  * awaited it runs to its end by itself.
  */
-export class Generation implements AsyncIterable<Piece> {
-  readonly #start: () => AsyncGenerator<Piece, void, undefined>;
+export class Generation<
+  P = Piece,
+  R extends Pick<GenerationResult, "text" | "finishReason"> = GenerationResult,
+> implements AsyncIterable<P>
+{
+  readonly #start: () => AsyncGenerator<P, void, undefined>;
   #iterated = false;
-  readonly #settled: Promise<GenerationResult>;
-  #settle!: { resolve(result: GenerationResult): void; reject(reason: unknown): void };
+  readonly #settled: Promise<R>;
+  #settle!: { resolve(result: R): void; reject(reason: unknown): void };
 
   /** @internal `partial` is filled in by the pieces' generator as they come. */
   constructor(
-    readonly partial: GenerationResult,
-    start: () => AsyncGenerator<Piece, void, undefined>,
+    readonly partial: R,
+    start: () => AsyncGenerator<P, void, undefined>,
   ) {
     this.#start = start;
     this.#settled = new Promise((resolve, reject) => {
@@ -63,7 +67,7 @@ export class Generation implements AsyncIterable<Piece> {
    * Everything about the generation once it is over. An aborted one, or one whose loop was left, resolves too, with
    * `finishReason: "abort"` and what there was; iterating over an aborted one throws `ERR_ABORTED`.
    */
-  get result(): Promise<GenerationResult> {
+  get result(): Promise<R> {
     if (!this.#iterated) void this.#drain();
     return this.#settled;
   }
@@ -78,7 +82,7 @@ export class Generation implements AsyncIterable<Piece> {
     }
   }
 
-  async *[Symbol.asyncIterator](): AsyncGenerator<Piece, void, undefined> {
+  async *[Symbol.asyncIterator](): AsyncGenerator<P, void, undefined> {
     if (this.#iterated) throw new OutriderError("ERR_BAD_REQUEST", "a generation can be iterated over once");
     this.#iterated = true;
     let whole = false;

@@ -37,22 +37,24 @@ function unitOf(seed: number): number {
 }
 
 /** Of several answers to one prompt the one with the highest mean log-probability a token; the first where they tie. */
-export function bestOf(results: readonly GenerationResult[]): GenerationResult {
+export function bestOf<R extends Pick<GenerationResult, "logprobs"> = GenerationResult>(
+  results: readonly R[],
+): R {
   const [first] = results;
   if (first === undefined) throw new OutriderError("ERR_BAD_REQUEST", "bestOf: there are no results");
-  const mean = ({ logprobs }: GenerationResult) =>
+  const mean = ({ logprobs }: R) =>
     logprobs.length === 0
       ? Number.NEGATIVE_INFINITY
       : logprobs.reduce((sum, logprob) => sum + logprob, 0) / logprobs.length;
   return results.reduce((best, one) => (mean(one) > mean(best) ? one : best), first);
 }
 
-export interface Vote {
+export interface Vote<R = GenerationResult> {
   /** What most answers say; among equals what was said first. */
   readonly answer: string;
   readonly votes: number;
   /** The first answer that says it. */
-  readonly result: GenerationResult;
+  readonly result: R;
 }
 
 /**
@@ -60,11 +62,11 @@ export interface Vote {
  * answer that counts, undefined: none, it has no vote. Default: the whole text, without regard to case, punctuation and
  * space. Undefined where nobody votes.
  */
-export function majorityVote(
-  results: readonly GenerationResult[],
-  extract: (result: GenerationResult) => string | undefined = ({ text }) => normalised(text),
-): Vote | undefined {
-  const votes = new Map<string, { votes: number; result: GenerationResult }>();
+export function majorityVote<R extends Pick<GenerationResult, "text"> = GenerationResult>(
+  results: readonly R[],
+  extract: (result: R) => string | undefined = ({ text }) => normalised(text),
+): Vote<R> | undefined {
+  const votes = new Map<string, { votes: number; result: R }>();
   for (const result of results) {
     const answer = extract(result);
     if (answer === undefined) continue;
@@ -72,7 +74,7 @@ export function majorityVote(
     if (known) known.votes++;
     else votes.set(answer, { votes: 1, result });
   }
-  let most: Vote | undefined;
+  let most: Vote<R> | undefined;
   for (const [answer, vote] of votes) if (vote.votes > (most?.votes ?? 0)) most = { answer, ...vote };
   return most;
 }

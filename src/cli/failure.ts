@@ -37,6 +37,7 @@ const exitCodes: Record<ErrorCode, number> = {
   ERR_BUSY: other,
   ERR_TIMEOUT: other,
   ERR_LOADING: other,
+  ERR_UPSTREAM: network,
 };
 
 /** What somebody typed is wrong. */

@@ -14,9 +14,10 @@ export interface GenerateFlags extends AnswerFlags {
   readonly samples?: number;
   readonly sampling?: SampleSpread;
   readonly vote?: boolean;
+  readonly upstream?: string;
 }
 
-interface Question {
+export interface Question {
   readonly id: string | number;
   readonly prompt: Prompt;
   /** The line of the file that it comes from. */
@@ -29,10 +30,22 @@ export async function generate(words: readonly string[], flags: GenerateFlags): 
     throw usageError(`${flags.vote ? "--vote" : "--sampling"} goes with --samples N`);
   // The file is checked before the model loads: a slip in the last line must not cost an hour.
   const questions = await collect(words, flags);
+  if (flags.upstream !== undefined) {
+    const { answerUpstream, openUpstream } = await import("./upstream.js");
+    const engine = openUpstream(flags.upstream, flags);
+    return answerAll(questions, (question, signal) => answerUpstream(engine, question, flags, signal));
+  }
   await using model = await openModel(flags);
-  return await interruptible(async (signal) => {
+  return await answerAll(questions, (question, signal) => answer(model, question, flags, signal));
+}
+
+function answerAll(
+  questions: readonly Question[],
+  answerOne: (question: Question, signal: AbortSignal) => Promise<void>,
+): Promise<number> {
+  return interruptible(async (signal) => {
     for (const question of questions) {
-      await answer(model, question, flags, signal).catch((error: unknown) => {
+      await answerOne(question, signal).catch((error: unknown) => {
         throw question.where === undefined ? error : locate(question.where, error);
       });
       if (signal.aborted) return interrupted;

@@ -52,6 +52,7 @@ export function commandLine(version: string): Command {
       !flags.prompts &&
       !flags.json &&
       !flags.raw &&
+      flags.upstream === undefined &&
       process.stdin.isTTY &&
       process.stdout.isTTY;
     process.exitCode = conversation
@@ -199,7 +200,11 @@ function generateOptionsOf(command: Command): Command {
           "samples by seeds one after another, or by evenly spread codes",
         ).choices(["independent", "arithmetic"]),
       )
-      .option("--vote", "of the samples, what most say"),
+      .option("--vote", "of the samples, what most say")
+      .option(
+        "--upstream <url>",
+        "ask an engine elsewhere that speaks OpenAI's API; --model is its name there",
+      ),
   );
 }
 
