@@ -198,7 +198,18 @@ function samplingOf(model: Model, prompt: number, sampling: number): Sampling {
 }
 
 const drafts = [
-  ...["none", "lookup", "ngram", "recycle", "lookahead", "jacobi", "gauss-seidel", "draft-model", "auto"],
+  ...[
+    "none",
+    "lookup",
+    "ngram",
+    "recycle",
+    "lookahead",
+    "jacobi",
+    "gauss-seidel",
+    "self",
+    "draft-model",
+    "auto",
+  ],
   ...["chain", "tree"],
 ] as const;
 const pasts = ["fresh", "prefix", "fork", "forked from", "truncated"] as const;
@@ -522,6 +533,36 @@ test.each(small)(`$name: ${casesEach} random ways to the same text`, { timeout: 
     expect(difference(expected, await runCase(c, random)), describeCase(c, i)).toBeUndefined();
   }
 });
+
+test.each(small.filter(({ name }) => !name.includes("quant-")))(
+  "$name as its own drafter, whichever layers it leaves out",
+  { timeout: 60_000 },
+  async (model) => {
+    const engine = await engineOf(model, plain.engine);
+    const usual = engine.draftLayers;
+    const last = engine.config.layers - 1;
+    let drafted = 0;
+    for (const sampling of [0, 2, 5]) {
+      const expected = text(await reference(model, 1, sampling), plain.count);
+      // The default, early exit behind the first layer, the last alone, all: what it drafts then is always right.
+      for (const kept of [usual, [0], [last], Array.from({ length: last + 1 }, (_, i) => i)]) {
+        engine.draftLayers = kept;
+        const c: Case = { ...plain, model, prompt: 1, sampling, draft: "self" };
+        const trial = await runCase(c, new Seeded(0), (sequence) => {
+          const { step } = sequence;
+          sequence.step = (tokens, options) => {
+            if (options.draft) drafted++;
+            return step.call(sequence, tokens, options);
+          };
+          return sequence;
+        });
+        expect(difference(expected, trial), `${kept} ${sampling}`).toBeUndefined();
+      }
+    }
+    engine.draftLayers = usual;
+    expect(drafted).toBeGreaterThan(12);
+  },
+);
 
 const plain: Case = {
   model: embedded,

@@ -37,6 +37,11 @@ describe("what the core allocated is given back", () => {
       await sequence.prefill(tokens(30, 256));
       const fork = sequence.fork(20);
       await continuePlainly(sequence, 1, greedy, 4);
+      for (const layers of [engine.draftLayers, [0]]) {
+        engine.draftLayers = layers;
+        await sequence.step([1], { sampling: greedy, draft: true });
+        sequence.keep([]);
+      }
       await continuePlainly(fork, 1, greedy, 4);
       sequence[Symbol.dispose](); // the fork is left to the engine
       await engine[Symbol.asyncDispose]();

@@ -108,7 +108,7 @@ export async function* decode(
   }
 
   const rejects = options.verify === "rejection" && sampling.temperature > 0;
-  await drafter.reset([...sequence.tokens, lastToken], { sampling, proposals: rejects, signal });
+  await drafter.reset([...sequence.tokens, lastToken], { sampling, proposals: rejects, sequence, signal });
   let last = lastToken;
   let guide = options.guide;
   // Follows from the emitted tokens alone, whatever was drafted.

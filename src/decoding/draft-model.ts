@@ -10,8 +10,13 @@ import { warped } from "./warp.js";
  * a temperature both models draw with the same noise (Gumbel coupling, Daliri et al. 2024) and agree wherever their
  * distributions nearly do. The sequence becomes the drafter's to dispose of. Its vocabulary must be the target's:
  * `vocabularyMismatch`. Where the text outgrows the sequence's context, nothing is drafted.
+ *
+ * `step`: how a pass over the sequence is made.
  */
-export function draftModel(sequence: Sequence): Drafter {
+export function draftModel(
+  sequence: Sequence,
+  step: Sequence["step"] = (tokens, options) => sequence.step(tokens, options),
+): Drafter {
   const calibration = new Calibration(PRIOR, PRIOR_STRENGTH);
   const text: number[] = [];
   let drafted: number[] = [];
@@ -60,7 +65,7 @@ export function draftModel(sequence: Sequence): Drafter {
       let reach = 1;
       let pass = text.slice(sequence.tokens.length);
       while (tokens.length < limit) {
-        const { picks, logprobs, logits } = await sequence.step(pass, { ...options, sampling: draws });
+        const { picks, logprobs, logits } = await step(pass, { ...options, sampling: draws });
         sequence.keep(pass.map((_, row) => row));
         const kind = kindOf(logprobs.at(-1)!);
         const probability = calibration.estimate(kind);

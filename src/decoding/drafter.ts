@@ -1,5 +1,5 @@
 import type { Sampling } from "../engine/sampling.js";
-import type { StepResult } from "../engine/sequence.js";
+import type { Sequence, StepResult } from "../engine/sequence.js";
 
 /** A guess at the tokens that follow the text so far: a chain, or a tree when `parents` is given. */
 export interface Draft {
@@ -37,6 +37,11 @@ export interface TextInfo {
   readonly sampling: Sampling;
   /** Drafts that are drawn at random should come with `proposals`. */
   readonly proposals?: boolean;
+  /**
+   * The text's own place in the cache, for a model that drafts for itself: it holds all of the text but its last token.
+   * `propose` may run draft passes on it, and leaves it as long as it was.
+   */
+  readonly sequence?: Sequence;
   readonly signal?: AbortSignal | undefined;
 }
 

@@ -12,6 +12,7 @@ import { ngrams } from "./ngrams.js";
 import { adaptiveLength, fixedLength, type Planner } from "./plan.js";
 import type { Predictor } from "./predictor.js";
 import { recycled } from "./recycled.js";
+import { selfDraft } from "./self.js";
 
 /** What a strategy may draw on. */
 export interface StrategyContext {
@@ -94,6 +95,12 @@ export const strategies = {
     needs: "nothing",
     draftLength: JACOBI_BLOCK - 1,
     drafter: () => jacobi("hybrid", JACOBI_BLOCK),
+  },
+  self: {
+    summary: "The model with layers left out writes ahead; outrider tune finds which.",
+    source: "Draft & Verify (Zhang et al. 2023), arXiv:2309.08168; SWIFT (Xia et al. 2024), arXiv:2410.06916",
+    needs: "nothing",
+    drafter: () => selfDraft(),
   },
   "draft-model": {
     summary: "A smaller model of the same vocabulary writes ahead.",

@@ -34,7 +34,8 @@ export interface FakeOptions {
 export function fakeSequence(options: FakeOptions = {}, cached: readonly number[] = []): Sequence {
   const { vocab = 16, context = 4096, maxStep = 16, next, cost = () => 1 } = options;
   let tokens = [...cached];
-  let pending: { tokens: number[]; parents: number[] } | undefined;
+  let pending: { tokens: number[]; parents: number[]; draft: boolean } | undefined;
+  let drafted = 0;
   let disposed = false;
 
   const ready = (call: string) => {
@@ -57,7 +58,10 @@ export function fakeSequence(options: FakeOptions = {}, cached: readonly number[
       signal?.throwIfAborted();
       tokens.push(...more);
     },
-    async step(pass, { parents = pass.map((_, i) => i - 1), sampling, top = 0, signal }: StepOptions) {
+    async step(
+      pass,
+      { parents = pass.map((_, i) => i - 1), sampling, top = 0, draft = false, signal }: StepOptions,
+    ) {
       ready("step");
       room("step", pass.length);
       if (pass.length < 1 || pass.length > maxStep) throw new Error(`step of ${pass.length} tokens`);
@@ -70,8 +74,9 @@ export function fakeSequence(options: FakeOptions = {}, cached: readonly number[
       }
       await Promise.resolve();
       signal?.throwIfAborted();
-      const result = rows(pass, parents, sampling, top);
-      pending = { tokens: [...pass], parents: [...parents] };
+      if (!draft && drafted > 0) throw new Error("drafted tokens were not truncated");
+      const result = rows(pass, parents, sampling, top, draft);
+      pending = { tokens: [...pass], parents: [...parents], draft };
       return result;
     },
     keep(path) {
@@ -81,11 +86,13 @@ export function fakeSequence(options: FakeOptions = {}, cached: readonly number[
         return node;
       }, -1);
       tokens.push(...path.map((node) => pending!.tokens[node]!));
+      if (pending.draft) drafted += path.length;
       pending = undefined;
     },
     truncate(length) {
       ready("truncate");
       if (length < 0 || length > tokens.length) throw new Error(`truncate to ${length} of ${tokens.length}`);
+      drafted = Math.max(0, drafted - (tokens.length - length));
       tokens = tokens.slice(0, length);
     },
     fork(length = tokens.length) {
@@ -103,6 +110,7 @@ export function fakeSequence(options: FakeOptions = {}, cached: readonly number[
     parents: readonly number[],
     sampling: Sampling,
     top: number,
+    draft: boolean,
   ): StepResult {
     const n = pass.length;
     const result = {
@@ -117,7 +125,8 @@ export function fakeSequence(options: FakeOptions = {}, cached: readonly number[
     for (let row = 0; row < n; row++) {
       const text = [...(texts[parents[row]!] ?? tokens), pass[row]!];
       texts.push(text);
-      const logprobs = fakeLogprobs(text, vocab, next);
+      // Without some of its layers it sees little of the past, and is often wrong.
+      const logprobs = fakeLogprobs(draft ? text.slice(-2) : text, vocab, next);
       result.logits.set(logprobs, row * vocab);
       const scores = logprobs.map((logprob, token) => {
         if (sampling.temperature === 0) return logprob;

@@ -9,6 +9,8 @@ export interface Job {
   /** Rows still to be computed, counted down here. A step's go into one pass, a prefill's into as many as it takes. */
   rows: number;
   readonly signal: AbortSignal | undefined;
+  /** A step through the draft layers; such steps have passes of their own. */
+  readonly draft?: boolean;
   /** The next `count` rows, with cells for them. What it throws is this job's failure alone. */
   place(count: number): Part;
   /** The placed rows were computed; once `rows` is 0 the job is over. */
@@ -26,7 +28,11 @@ export interface BatchLimits {
   readonly prefillChunk: number;
 }
 
-export type RunPass = (pass: NativePass, signal: AbortSignal | undefined) => Promise<NativeResult>;
+export type RunPass = (
+  pass: NativePass,
+  signal: AbortSignal | undefined,
+  draft: boolean,
+) => Promise<NativeResult>;
 
 /**
  * Most rows of prompts in a pass that also has steps. A row costs about the same in any chunk of this size or more, so
@@ -103,12 +109,15 @@ export class Batcher {
   #select(): [Entry, number][] {
     const selected: [Entry, number][] = [];
     let steps = 0;
+    // The oldest step says which kind of pass it is, so neither kind waits for long.
+    const draft = isDraft(this.#waiting.find(({ job }) => job.kind === "step"));
     for (const entry of this.#waiting) {
-      if (entry.job.kind !== "step") continue;
+      if (entry.job.kind !== "step" || isDraft(entry) !== draft) continue;
       if (steps + entry.job.rows > this.#limits.maxOutputs) break;
       selected.push([entry, entry.job.rows]);
       steps += entry.job.rows;
     }
+    if (draft) return selected;
     const { maxRows, prefillChunk } = this.#limits;
     // A sequence that writes may just have missed this pass.
     const writing = steps > 0 || this.#expected.size > 0;
@@ -147,7 +156,10 @@ export class Batcher {
     const parts = placed.map(({ part }) => part);
     const { signal, release } = allAborted(placed.map(({ entry }) => entry.job.signal));
     try {
-      const results = splitResult(parts, await this.#run(assemblePass(parts), signal));
+      const results = splitResult(
+        parts,
+        await this.#run(assemblePass(parts), signal, isDraft(placed[0]?.entry)),
+      );
       return placed.map((one, i) => () => this.#computed(one, results[i], placed.length > 1));
     } catch (error) {
       if (placed.length === 1 || signal?.aborted)
@@ -186,6 +198,8 @@ interface Entry {
   readonly job: Job;
   readonly arrival: number;
 }
+
+const isDraft = (entry: Entry | undefined) => entry?.job.draft ?? false;
 
 interface Placed {
   readonly entry: Entry;

@@ -9,6 +9,7 @@ interface Pending {
   readonly tokens: readonly number[];
   readonly parents: readonly number[];
   readonly cells: readonly number[];
+  readonly draft: boolean;
   readonly scratch: readonly number[]; // blocks for nodes off the main chain
 }
 
@@ -21,6 +22,8 @@ export class CachedSequence implements Sequence {
   #table: number[];
   #tokens: number[];
   #pending: Pending | undefined;
+  /** So many of the last tokens are in the cache as draft passes left them. */
+  #drafted = 0;
   #running = false;
   #open = true;
 
@@ -49,6 +52,7 @@ export class CachedSequence implements Sequence {
 
   prefill(tokens: readonly number[], signal?: AbortSignal): Promise<void> {
     return this.#exclusive(tokens.length, (done, failed) => {
+      this.#checkExact(this.#tokens.length);
       if (tokens.length === 0) return done();
       let at = 0;
       this.#engine.submit(this, {
@@ -71,7 +75,9 @@ export class CachedSequence implements Sequence {
   }
 
   step(tokens: readonly number[], options: StepOptions): Promise<StepResult> {
+    const { draft = false } = options;
     return this.#exclusive(tokens.length, (done, failed) => {
+      if (!draft) this.#checkExact(this.#tokens.length);
       if (tokens.length === 0 || tokens.length > maxStep)
         throw new OutriderError(
           "ERR_BAD_REQUEST",
@@ -81,6 +87,7 @@ export class CachedSequence implements Sequence {
       let scratch: readonly number[] = [];
       this.#engine.submit(this, {
         kind: "step",
+        draft,
         rows: tokens.length,
         signal: options.signal,
         place: () => {
@@ -89,7 +96,7 @@ export class CachedSequence implements Sequence {
           return this.#part(tokens, parents, placed.cells, options);
         },
         computed: (part, result) => {
-          this.#pending = { tokens: [...tokens], parents, cells: part.cells, scratch };
+          this.#pending = { tokens: [...tokens], parents, cells: part.cells, draft, scratch };
           done(result!);
         },
         failed: (error) => {
@@ -121,6 +128,7 @@ export class CachedSequence implements Sequence {
     });
     this.#engine.copyCells(from, to);
     for (const row of path) this.#tokens.push(pending.tokens[row]!);
+    if (pending.draft) this.#drafted += path.length;
     for (const block of pending.scratch) this.#blocks.release(block);
     this.#pending = undefined;
     this.#trim();
@@ -130,6 +138,7 @@ export class CachedSequence implements Sequence {
     this.#check(0);
     if (!Number.isInteger(length) || length < 0 || length > this.#tokens.length)
       throw new OutriderError("ERR_BAD_REQUEST", `truncate: ${length}, expected 0 to ${this.#tokens.length}`);
+    this.#drafted = Math.max(0, this.#drafted - (this.#tokens.length - length));
     this.#tokens.length = length;
     this.#trim();
   }
@@ -138,6 +147,7 @@ export class CachedSequence implements Sequence {
     this.#check(0);
     if (!Number.isInteger(length) || length < 0 || length > this.#tokens.length)
       throw new OutriderError("ERR_BAD_REQUEST", `fork: ${length}, expected 0 to ${this.#tokens.length}`);
+    this.#checkExact(length);
     const table = this.#table.slice(0, Math.ceil(length / blockSize));
     for (const block of table) this.#blocks.share(block);
     return this.#engine.fork(this.#tokens.slice(0, length), table, positions);
@@ -149,6 +159,7 @@ export class CachedSequence implements Sequence {
       throw new OutriderError("ERR_BAD_REQUEST", "a sequence was disposed of while a pass runs on it");
     if (this.#pending) this.keep([]);
     this.#open = false;
+    this.#tokens.length -= this.#drafted;
     this.#trim();
     this.#engine.retire(this, this.#tokens, this.#table);
   }
@@ -156,6 +167,12 @@ export class CachedSequence implements Sequence {
   /** @internal Blocks that it may still take of those reserved for it. */
   get promised(): number {
     return Math.max(0, this.#reserved - this.#table.length);
+  }
+
+  /** Nothing exact may be made from what draft passes left. */
+  #checkExact(length: number): void {
+    if (length > this.#tokens.length - this.#drafted)
+      throw new OutriderError("ERR_BAD_REQUEST", `${this.#drafted} drafted tokens were not truncated`);
   }
 
   #check(more: number): void {

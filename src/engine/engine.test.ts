@@ -33,6 +33,50 @@ async function fresh(cached: readonly number[], last: number) {
   return said;
 }
 
+describe("a draft step", () => {
+  test("leaves nothing behind that an exact one, a fork or a later text could take for the model's", async () => {
+    const cached = tokens(20);
+    const said = await fresh(cached, 5);
+    const sequence = await filled(cached);
+    const { picks } = await sequence.step([5], { sampling, draft: true });
+    sequence.keep([0]);
+    await sequence.step([picks[0]!, 1], { sampling, draft: true });
+    sequence.keep([0]);
+    await expect(sequence.step([6], { sampling })).rejects.toEqual(failure("ERR_BAD_REQUEST"));
+    await expect(sequence.prefill([6])).rejects.toEqual(failure("ERR_BAD_REQUEST"));
+    expect(() => sequence.fork()).toThrow("2 drafted tokens");
+    sequence.truncate(21);
+    expect(() => sequence.fork(21)).toThrow("1 drafted tokens");
+    sequence.fork(20)[Symbol.dispose]();
+    sequence[Symbol.dispose]();
+    using later = engine.open([...cached, 5, 6]);
+    expect(later.tokens).toEqual(cached);
+    expect(await continuePlainly(later, 5, sampling, 5)).toEqual(said);
+  });
+
+  test("may be in the queue beside exact ones", async () => {
+    const texts = [1, 2, 3, 4].map((seed) => tokens(20, seed));
+    const alone = [];
+    for (const text of texts) alone.push(await fresh(text, 5));
+    const together = await Promise.all(
+      texts.map(async (text) => {
+        using sequence = await filled(text);
+        const said = { tokens: [] as number[], logprobs: [] as number[] };
+        for (let last = 5; said.tokens.length < 5; last = said.tokens.at(-1)!) {
+          await sequence.step([last], { sampling, draft: true });
+          sequence.keep([0]);
+          sequence.truncate(text.length + said.tokens.length);
+          const one = await continuePlainly(sequence, last, sampling, 1);
+          said.tokens.push(...one.tokens);
+          said.logprobs.push(...one.logprobs);
+        }
+        return said;
+      }),
+    );
+    expect(together).toEqual(alone);
+  });
+});
+
 describe("a step", () => {
   test("gives a pick, its log-probability and the best tokens for every row, logits and scores where asked for", async () => {
     using sequence = await filled(tokens(10));

@@ -1,5 +1,6 @@
 import { OutriderError } from "../errors.js";
 import type { ModelConfig } from "../models/architecture.js";
+import { defaultDraftLayers } from "../models/draft-layers.js";
 import { LoadedWeights, type ModelPlan, planModel } from "../models/load.js";
 import { availableMemory, checkMemory, judgeMemory, memoryNeeded } from "../models/memory.js";
 import { Core, type InstructionSet } from "../runtime/core.js";
@@ -51,6 +52,10 @@ const KEPT_SHARE = 1 / 4;
 export class Engine implements AsyncDisposable {
   readonly #owned: Disposable[];
   readonly #program: Program;
+  readonly #createProgram: (maxRows: number, kept?: readonly number[]) => Program;
+  /** Of the draft layers, from its first pass on. */
+  #draftProgram: Program | undefined;
+  #draftLayers: readonly number[];
   readonly #blocks: BlockPool;
   readonly #cache: KvCache;
   readonly config: ModelConfig;
@@ -83,20 +88,29 @@ export class Engine implements AsyncDisposable {
     this.#blocks = new BlockPool(blocks);
     this.#finished = new PrefixTree(this.#blocks, Math.ceil(KEPT_SHARE * blocks));
     const maxRows = Math.max(this.prefillChunk, maxOutputs);
-    this.#batcher = new Batcher({ maxRows, maxOutputs, prefillChunk: this.prefillChunk }, (pass, signal) => {
-      this.#applyCopies();
-      return this.#program.run(pass, signal);
-    });
-    const builder = new ProgramBuilder({
-      vocab: config.vocab,
-      maxRows,
-      maxOutputs,
-      maxPosition: this.context,
-      precise: options.precise ?? false,
-    });
+    this.#batcher = new Batcher(
+      { maxRows, maxOutputs, prefillChunk: this.prefillChunk },
+      (pass, signal, draft) => {
+        this.#applyCopies();
+        if (!draft) return this.#program.run(pass, signal);
+        this.#draftProgram ??= this.#createProgram(maxOutputs, this.#draftLayers);
+        return this.#draftProgram.run(pass, signal);
+      },
+    );
+    this.#createProgram = (rows, kept) => {
+      const builder = new ProgramBuilder({
+        vocab: config.vocab,
+        maxRows: rows,
+        maxOutputs,
+        maxPosition: this.context,
+        precise: options.precise ?? false,
+      });
+      const { logits } = plan.architecture.program(builder, { ...config, kept }, weights);
+      return builder.finish(core, this.#cache, logits);
+    };
+    this.#draftLayers = defaultDraftLayers(config.layers);
     try {
-      const { logits } = plan.architecture.program(builder, config, weights);
-      this.#program = builder.finish(core, this.#cache, logits);
+      this.#program = this.#createProgram(maxRows);
     } catch (error) {
       this.#cache[Symbol.dispose]();
       throw error;
@@ -227,6 +241,17 @@ export class Engine implements AsyncDisposable {
     }
   }
 
+  /** The layers that draft passes run, in order; default: `defaultDraftLayers`. Meant to be set between passes. */
+  get draftLayers(): readonly number[] {
+    return this.#draftLayers;
+  }
+  set draftLayers(layers: readonly number[]) {
+    this.#checkOpen();
+    this.#draftProgram?.[Symbol.dispose]();
+    this.#draftProgram = undefined;
+    this.#draftLayers = layers;
+  }
+
   /** Positions of the cache: all, those of open texts (shared ones once), those kept of finished texts alone. */
   get usage(): { readonly positions: number; readonly used: number; readonly kept: number } {
     const kept = this.#finished.evictable;
@@ -285,6 +310,7 @@ export class Engine implements AsyncDisposable {
     await this.#embedder?.settled();
     this.#embedder?.[Symbol.dispose]();
     this.forget();
+    this.#draftProgram?.[Symbol.dispose]();
     for (const owned of this.#owned) owned[Symbol.dispose]();
   }
 }

@@ -23,6 +23,11 @@ export interface StepOptions {
   readonly masks?: readonly (Int32Array | undefined)[];
   /** Give every row's logits too (a copy of vocab numbers each). */
   readonly logits?: boolean;
+  /**
+   * Run the engine's draft layers only. What such a pass writes into the cache is not the model's: it may be continued
+   * by other draft passes, and must be truncated before the next exact one.
+   */
+  readonly draft?: boolean;
   readonly signal?: AbortSignal | undefined;
 }
 

@@ -9,6 +9,8 @@ export interface ModelConfig {
   readonly context: number;
   readonly width: number;
   readonly layers: number;
+  /** The layers that a program runs, in order; default: all. Some of them make a draft of the model. */
+  readonly kept?: readonly number[] | undefined;
   /** Heads and head size of the key/value cache. */
   readonly numKvHeads: number;
   readonly headDim: number;

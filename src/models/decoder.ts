@@ -57,6 +57,10 @@ export interface AttentionOptions {
   readonly outputScale?: number | undefined;
 }
 
+/** Indices of the layers to run: they keep their places in the file and in the cache. */
+export const layersOf = ({ kept, layers }: ModelConfig): readonly number[] =>
+  kept ?? Array.from({ length: layers }, (_, i) => i);
+
 /** How many positions a row sees; undefined or 0 in the file: all. */
 export function readWindow(m: Metadata, fallback = 0): number {
   return m.integer("attention.sliding_window", 0, 2 ** 31 - 1, fallback);

@@ -7,6 +7,7 @@ import {
   embedding,
   gatedFeedForward,
   isLocal,
+  layersOf,
   logits,
   readDecoder,
   readWindow,
@@ -45,7 +46,7 @@ export const gemma2: Architecture<Gemma2Config> = {
   program(b, c, w) {
     const rotary = rotaryAngles(b, c.rotary);
     let x = embedding(b, c, w, Math.sqrt(c.width));
-    for (let i = 0; i < c.layers; i++) {
+    for (const i of layersOf(c)) {
       const layer = w.layer(i);
       const h = rmsNorm(b, c, layer, "attn_norm", x);
       const attended = attention(b, c, layer, i, h, {

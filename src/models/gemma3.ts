@@ -7,6 +7,7 @@ import {
   embedding,
   gatedFeedForward,
   isLocal,
+  layersOf,
   logits,
   readDecoder,
   readWindow,
@@ -48,7 +49,7 @@ export const gemma3: Architecture<Gemma3Config> = {
     const global = rotaryAngles(b, c.rotary);
     const local = rotaryAngles(b, c.localRotary);
     let x = embedding(b, c, w, Math.sqrt(c.width));
-    for (let i = 0; i < c.layers; i++) {
+    for (const i of layersOf(c)) {
       const layer = w.layer(i);
       const windowed = isLocal(i, c.period);
       const h = rmsNorm(b, c, layer, "attn_norm", x);

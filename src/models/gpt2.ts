@@ -7,6 +7,7 @@ import {
   embedding,
   feedForward,
   layerNorm,
+  layersOf,
   logits,
   readDecoder,
 } from "./decoder.js";
@@ -19,7 +20,7 @@ export const gpt2: Architecture<DecoderConfig> = {
   program(b, c, w) {
     const positions = w.matrix("position_embd.weight", c.context, c.width);
     let x = b.add(embedding(b, c, w), b.embedPositions(positions));
-    for (let i = 0; i < c.layers; i++) {
+    for (const i of layersOf(c)) {
       const layer = w.layer(i);
       const h = layerNorm(b, c, layer, "attn_norm", x);
       x = b.add(x, attention(b, c, layer, i, h, { fused: true, bias: "all" }));

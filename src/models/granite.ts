@@ -6,6 +6,7 @@ import {
   type DecoderConfig,
   embedding,
   gatedFeedForward,
+  layersOf,
   logits,
   readDecoder,
   rmsNorm,
@@ -41,7 +42,7 @@ export const granite: Architecture<GraniteConfig> = {
     const factors = w.optionalVector("rope_freqs.weight", c.rotary.dims / 2);
     const rotary = rotaryAngles(b, c.rotary, factors);
     let x = embedding(b, c, w, c.embeddingScale);
-    for (let i = 0; i < c.layers; i++) {
+    for (const i of layersOf(c)) {
       const layer = w.layer(i);
       const h = rmsNorm(b, c, layer, "attn_norm", x);
       const attended = attention(b, c, layer, i, h, {

@@ -10,6 +10,7 @@ import {
   embedding,
   expertFeedForward,
   gatedFeedForward,
+  layersOf,
   logits,
   readDecoder,
   readExperts,
@@ -42,7 +43,7 @@ export const llama: Architecture<LlamaConfig> = {
     const factors = w.optionalVector("rope_freqs.weight", c.rotary.dims / 2);
     const rotary = rotaryAngles(b, c.rotary, factors);
     let x = embedding(b, c, w);
-    for (let i = 0; i < c.layers; i++) {
+    for (const i of layersOf(c)) {
       const layer = w.layer(i);
       const h = rmsNorm(b, c, layer, "attn_norm", x);
       const options = { rotary, pairs: "interleaved", bias: "optional", window: c.window } as const;

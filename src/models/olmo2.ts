@@ -7,6 +7,7 @@ import {
   embedding,
   gatedFeedForward,
   isLocal,
+  layersOf,
   logits,
   readDecoder,
   readWindow,
@@ -39,7 +40,7 @@ export const olmo2: Architecture<Olmo2Config> = {
     const global = rotaryAngles(b, c.rotary);
     const local = c.period === 1 ? global : rotaryAngles(b, unscaled(c.rotary));
     let x = embedding(b, c, w);
-    for (let i = 0; i < c.layers; i++) {
+    for (const i of layersOf(c)) {
       const layer = w.layer(i);
       const windowed = isLocal(i, c.period);
       const attended = attention(b, c, layer, i, x, {

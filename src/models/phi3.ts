@@ -7,6 +7,7 @@ import {
   type DecoderConfig,
   embedding,
   gatedFeedForward,
+  layersOf,
   logits,
   readDecoder,
   readWindow,
@@ -40,7 +41,7 @@ export const phi3: Architecture<Phi3Config> = {
     const short = w.optionalVector("rope_factors_short.weight", pairs);
     const rotary = rotaryAngles(b, c.rotary, b.maxPosition > c.originalContext ? long : short);
     let x = embedding(b, c, w);
-    for (let i = 0; i < c.layers; i++) {
+    for (const i of layersOf(c)) {
       const layer = w.layer(i);
       const h = rmsNorm(b, c, layer, "attn_norm", x);
       const options = { rotary, pairs: "halves", fused: true, window: c.window } as const;

@@ -6,6 +6,7 @@ import {
   type DecoderConfig,
   embedding,
   gatedFeedForward,
+  layersOf,
   logits,
   readDecoder,
   rmsNorm,
@@ -27,7 +28,7 @@ export const qwen3: Architecture<Qwen3Config> = {
   program(b, c, w) {
     const rotary = rotaryAngles(b, c.rotary);
     let x = embedding(b, c, w);
-    for (let i = 0; i < c.layers; i++) {
+    for (const i of layersOf(c)) {
       const layer = w.layer(i);
       const h = rmsNorm(b, c, layer, "attn_norm", x);
       x = b.add(x, attention(b, c, layer, i, h, { rotary, pairs: "halves", qkNorm: "head" }));

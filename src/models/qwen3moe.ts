@@ -7,6 +7,7 @@ import {
   type ExpertConfig,
   embedding,
   expertFeedForward,
+  layersOf,
   logits,
   readDecoder,
   readExperts,
@@ -32,7 +33,7 @@ export const qwen3moe: Architecture<Qwen3MoeConfig> = {
   program(b, c, w) {
     const rotary = rotaryAngles(b, c.rotary);
     let x = embedding(b, c, w);
-    for (let i = 0; i < c.layers; i++) {
+    for (const i of layersOf(c)) {
       const layer = w.layer(i);
       const h = rmsNorm(b, c, layer, "attn_norm", x);
       x = b.add(x, attention(b, c, layer, i, h, { rotary, pairs: "halves", qkNorm: "head" }));

@@ -7,6 +7,7 @@ import {
   embedding,
   feedForward,
   layerNorm,
+  layersOf,
   logits,
   readDecoder,
   readWindow,
@@ -30,7 +31,7 @@ export const starcoder2: Architecture<Starcoder2Config> = {
   program(b, c, w) {
     const rotary = rotaryAngles(b, c.rotary);
     let x = embedding(b, c, w);
-    for (let i = 0; i < c.layers; i++) {
+    for (const i of layersOf(c)) {
       const layer = w.layer(i);
       const h = layerNorm(b, c, layer, "attn_norm", x);
       const options = { rotary, pairs: "halves", bias: "all", window: c.window } as const;

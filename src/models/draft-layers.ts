@@ -1,0 +1,15 @@
+/** The layers of a model that was not tuned, as its own drafter: every other one of the second half is left out. */
+export function defaultDraftLayers(layers: number): readonly number[] {
+  const middle = Math.floor(layers / 2);
+  const skipped = (i: number) => i > 0 && i >= middle && i < layers - 1 && (i - middle) % 2 === 0;
+  return Array.from({ length: layers }, (_, i) => i).filter((i) => !skipped(i));
+}
+
+/** Whether these are indices of some of a model's layers, in order. */
+export function areDraftLayers(kept: unknown, layers: number): kept is readonly number[] {
+  return (
+    Array.isArray(kept) &&
+    kept.length > 0 &&
+    kept.every((i, n) => Number.isInteger(i) && i >= 0 && i < layers && (n === 0 || i > kept[n - 1]))
+  );
+}
