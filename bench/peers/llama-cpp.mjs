@@ -11,13 +11,11 @@
  */
 import { spawn } from "node:child_process";
 import { once } from "node:events";
-import { readFileSync } from "node:fs";
-import { availableParallelism } from "node:os";
 import { basename } from "node:path";
 import { fileURLToPath } from "node:url";
-import { parseArgs } from "node:util";
 import { GgufFileType, getModuleVersion, InputLookupTokenPredictor } from "node-llama-cpp";
 import { createContext, loadModel } from "./llama-cpp-model.mjs";
+import { readArguments, readPrompts, round, summary, tokensPerSecond } from "./measurement.mjs";
 
 const PREFILL_TOKENS = 512;
 const START_TOKENS = 20;
@@ -26,16 +24,6 @@ const PASS_SIZES = [1, 2, 4, 8, 16, 64];
 const WARM_UP_TOKENS = 16;
 
 const modes = { decode, lookup, prefill, pass, start, load };
-
-/** `ms.all` in the order measured. */
-function summary(all) {
-  const sorted = all.toSorted((a, b) => a - b);
-  const middle = sorted.length >> 1;
-  const median = sorted.length % 2 ? sorted[middle] : (sorted[middle - 1] + sorted[middle]) / 2;
-  return { median: round(median), all: all.map(round) };
-}
-
-const round = (value) => Math.round(value * 1000) / 1000;
 
 /** The prompts one after the other, repeated until `count` ids are there: what they say does not matter to the time. */
 function someTokens(prompts, count) {
@@ -77,7 +65,7 @@ async function measureAnswers(settings, threads, createPredictor) {
       n: output.length,
       firstTokenMs: summary(runs.map((run) => run.firstTokenMs)),
       ms,
-      tokensPerSecond: output.length > 1 ? round(((output.length - 1) * 1000) / ms.median) : undefined,
+      tokensPerSecond: tokensPerSecond(output.length, ms.median),
       drafted: tokenPredictor && (validated + refuted - before.validated - before.refuted) / repetitions,
       accepted: tokenPredictor && (validated - before.validated) / repetitions,
       output,
@@ -167,55 +155,19 @@ async function load({ model, print }, threads) {
   await context.dispose();
 }
 
-function fail(problem) {
-  console.error(problem);
-  console.error(
-    "usage: node bench/peers/llama-cpp.mjs --file MODEL.gguf --prompts PROMPTS.jsonl " +
-      `--mode ${Object.keys(modes).join("|")} [--threads 1,2] [--max-tokens 128] [--repetitions 5]`,
-  );
+const usage =
+  "node bench/peers/llama-cpp.mjs --file MODEL.gguf --prompts PROMPTS.jsonl " +
+  `--mode ${Object.keys(modes).join("|")} [--threads 1,2] [--max-tokens 128] [--repetitions 5]`;
+const options = readArguments(usage, ["file", "prompts", "mode"], {
+  file: { type: "string" },
+  mode: { type: "string" },
+});
+const { file, mode, threads, maxTokens, repetitions } = options;
+if (!Object.hasOwn(modes, mode)) {
+  console.error(`--mode ${mode} is unknown\nusage: ${usage}`);
   process.exit(2);
 }
-
-function readArguments() {
-  const eachCount = Array.from({ length: availableParallelism() }, (_, i) => i + 1).join();
-  const { values } = parseArgs({
-    options: {
-      file: { type: "string" },
-      prompts: { type: "string" },
-      mode: { type: "string" },
-      threads: { type: "string", default: eachCount },
-      "max-tokens": { type: "string", default: "128" },
-      repetitions: { type: "string", default: "5" },
-    },
-  });
-  for (const name of ["file", "prompts", "mode"]) if (!values[name]) throw new Error(`--${name} is missing`);
-  if (!Object.hasOwn(modes, values.mode)) throw new Error(`--mode ${values.mode} is unknown`);
-  const count = (name, text) => {
-    if (!/^[1-9]\d*$/.test(text)) throw new Error(`--${name}: "${text}" is not a whole number from 1`);
-    return Number(text);
-  };
-  return {
-    file: values.file,
-    promptsFile: values.prompts,
-    mode: values.mode,
-    threads: values.threads.split(",").map((text) => count("threads", text)),
-    maxTokens: count("max-tokens", values["max-tokens"]),
-    repetitions: count("repetitions", values.repetitions),
-  };
-}
-
-let options;
-try {
-  options = readArguments();
-} catch (error) {
-  fail(error.message);
-}
-
-const { file, mode, threads, maxTokens, repetitions } = options;
-const prompts = readFileSync(options.promptsFile, "utf8")
-  .trim()
-  .split("\n")
-  .map((line) => JSON.parse(line));
+const prompts = readPrompts(options.prompts);
 const loadBegin = performance.now();
 const { llama, model } = await loadModel(file);
 const loadedAt = performance.now();
