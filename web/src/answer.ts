@@ -1,5 +1,5 @@
 import { type Signal, signal } from "@preact/signals";
-import { type ChatRequest, type Chunk, type PassTrace, streamChat } from "./api.js";
+import { type ChatRequest, type Chunk, type Logprob, type PassTrace, streamChat } from "./api.js";
 import { acceptedPath, own, type Pass, rejectedDrafts, type Token } from "./passes.js";
 
 export type Status = "waiting" | "streaming" | "done" | "length" | "stopped" | "failed";
@@ -47,31 +47,36 @@ export function ask(request: ChatRequest): Answer {
     seed = outrider?.seed ?? seed;
     measured = timings?.predicted_per_second || measured;
     if (outrider?.pass) {
-      const said = choice?.logprobs?.content ?? [];
-      const added = addPass(outrider.pass, said, choice?.delta.content ?? choice?.delta.reasoning_content);
+      const added = addPass(outrider.pass, choice?.logprobs?.content ?? []);
       ids.push(...outrider.pass.tokens);
       ms += added.ms;
       passes.push(added);
       if (scheduled === 0) scheduled = requestAnimationFrame(show);
     }
-    if (choice?.finish_reason) return choice.finish_reason === "length" ? "length" : "done";
-    return undefined;
+    if (!choice?.finish_reason) return undefined;
+    if (choice.finish_reason === "length") return "length";
+    markEnd();
+    return "done";
   }
 
-  function addPass(
-    trace: PassTrace,
-    said: NonNullable<NonNullable<Chunk["choices"][number]["logprobs"]>["content"]>,
-    text: string | undefined,
-  ): Pass {
+  /** The control token that ended the answer is named by its bytes, and its text does not have it. */
+  function markEnd(): void {
+    const pass = passes.at(-1);
+    const last = pass?.tokens.at(-1);
+    if (!pass || !last || !/^<\S+>$/.test(last.text) || content.endsWith(last.text)) return;
+    passes[passes.length - 1] = { ...pass, tokens: [...pass.tokens.slice(0, -1), { ...last, end: true }] };
+  }
+
+  function addPass(trace: PassTrace, said: readonly Logprob[]): Pass {
     const path = acceptedPath(trace);
     const tokens = trace.tokens.map((id, i): Token => {
-      const { bytes, logprob, token } = said[i] ?? { bytes: [] };
-      const source = i < path.length ? trace.sources[path[i]!]! : own;
-      const probability = logprob === undefined ? undefined : Math.exp(logprob);
-      // A control token's bytes are its name, and the text does not have it.
-      if (i === trace.tokens.length - 1 && /^<[^\s<>]+>$/.test(token ?? "") && !(text ?? "").endsWith(token!))
-        return { id, text: token!, source, probability, end: true };
-      return { id, text: decoder.decode(new Uint8Array(bytes), { stream: true }), source, probability };
+      const { bytes, logprob } = said[i] ?? { bytes: [] };
+      return {
+        id,
+        text: decoder.decode(new Uint8Array(bytes), { stream: true }),
+        source: i < path.length ? trace.sources[path[i]!]! : own,
+        probability: logprob === undefined ? undefined : Math.exp(logprob),
+      };
     });
     return {
       index: passes.length,

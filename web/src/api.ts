@@ -12,8 +12,7 @@ export interface PassTrace {
   readonly ms: number;
 }
 
-interface Logprob {
-  readonly token: string;
+export interface Logprob {
   readonly logprob: number;
   readonly bytes: readonly number[];
 }

@@ -210,8 +210,7 @@ function Verdict() {
           <span class="unit">×</span>
         </span>
         <small>
-          {fast.request.strategy} gives {times.toFixed(2)} times the tokens per second of{" "}
-          {slow.request.strategy}
+          {fast.request.strategy} against {slow.request.strategy}, in tokens per second
           {manner.value === "together" && "; both shared the machine and its passes"}
         </small>
       </div>

@@ -61,9 +61,14 @@ export function AnswerText({ answer, label }: { answer: Answer; label: string })
     const point = event instanceof MouseEvent ? { x: event.clientX, y: event.clientY } : undefined;
     const rects = [...at.element.getClientRects()];
     const under = rects.find((r) => point && point.y >= r.top && point.y <= r.bottom) ?? rects[0];
-    if (under) inspected.value = { pass: at.pass, model: answer.request.model, place: under };
+    if (!under) return;
+    leave();
+    at.element.setAttribute("aria-describedby", inspectorId);
+    inspected.value = { pass: at.pass, model: answer.request.model, place: under };
   };
   const leave = () => {
+    for (const told of box.current?.querySelectorAll("[aria-describedby]") ?? [])
+      told.removeAttribute("aria-describedby");
     inspected.value = undefined;
   };
   const walk = (event: KeyboardEvent) => {
@@ -143,7 +148,7 @@ export function PassInspector() {
       </ul>
       {pass.drafted > 0 && (
         <p class="dim">
-          {pass.accepted} of {count(pass.drafted, "drafted token")} accepted
+          Accepted {pass.accepted} of {pass.drafted} drafted
           {shown.length > 0 && "; rejected:"}
         </p>
       )}

@@ -63,8 +63,14 @@ async function say(page: Page, text: string): Promise<void> {
   await message(page).press("Enter");
 }
 
-/** The server's answer to every chat, as if the model had said these tokens, one or more a pass. */
-async function answerWith(page: Page, passes: readonly (readonly string[])[], changed = (id: number) => id) {
+const end = "<|im_end|>";
+
+/** The server's answer to every chat, as if the model had said these tokens, one or more a pass; `end` is not text. */
+async function answerWith(
+  page: Page,
+  passes: readonly (readonly (string | Buffer)[])[],
+  changed = (id: number) => id,
+) {
   await page.route("**/v1/chat/completions", async (route) => {
     const { strategy } = route.request().postDataJSON().outrider as { strategy: string };
     let next = 100;
@@ -74,10 +80,8 @@ async function answerWith(page: Page, passes: readonly (readonly string[])[], ch
         choices: [
           {
             index: 0,
-            delta: { content: texts.join("") },
-            logprobs: {
-              content: texts.map((token) => ({ token, logprob: -0.5, bytes: [...Buffer.from(token)] })),
-            },
+            delta: { content: texts.filter((text) => text !== end).join("") },
+            logprobs: { content: texts.map((text) => ({ logprob: -0.5, bytes: [...Buffer.from(text)] })) },
             finish_reason: null,
           },
         ],
@@ -86,10 +90,10 @@ async function answerWith(page: Page, passes: readonly (readonly string[])[], ch
         },
       };
     });
-    const end = { choices: [{ index: 0, delta: {}, logprobs: null, finish_reason: "stop" }] };
+    const last = { choices: [{ index: 0, delta: {}, logprobs: null, finish_reason: "stop" }] };
     await route.fulfill({
       contentType: "text/event-stream",
-      body: [...events.map((event) => JSON.stringify(event)), JSON.stringify(end), "[DONE]"]
+      body: [...events.map((event) => JSON.stringify(event)), JSON.stringify(last), "[DONE]"]
         .map((data) => `data: ${data}\n\n`)
         .join(""),
     });
@@ -126,6 +130,11 @@ describe("chat", () => {
   test("drafted tokens are marked by who drafted them, rejected ones are shown on hover and focus", async () => {
     const page = await open();
     await set(page, "Temperature", "0");
+    // Drafts of a set length: how many pay otherwise depends on the machine.
+    await page.route("**/v1/chat/completions", async (route) => {
+      const body = route.request().postDataJSON();
+      await route.continue({ postData: { ...body, outrider: { ...body.outrider, draft_length: 4 } } });
+    });
     await say(page, "Write the word apple forty times, separated by commas.");
     await retry(page).waitFor();
     const marked = answer(page).locator(".by:not(.by-model)").first();
@@ -215,6 +224,17 @@ describe("chat", () => {
     expect(await page.locator(".bubble").innerText()).toBe(evil);
     expect(await page.locator("main :is(b, img, script)").count()).toBe(0);
     expect(await page.title()).toBe("Chat · Outrider");
+  });
+
+  test("a character of two tokens is whole, the token that ends an answer is a mark", async () => {
+    const page = await open();
+    const bytes = Buffer.from("😀");
+    await answerWith(page, [["So "], [bytes.subarray(0, 2)], [bytes.subarray(2), "!"], [end]]);
+    await say(page, "Smile.");
+    await retry(page).waitFor();
+    const tokens = await answer(page).locator(".by").allTextContents();
+    expect(tokens).toEqual(["So ", "", "😀", "!"]);
+    expect(await answer(page).getByTitle("The model ended its answer here").count()).toBe(1);
   });
 
   test("the server's refusals are shown", async () => {
