@@ -88,7 +88,7 @@ targets["wasm-relaxed-simd"] = wasm("wasm-relaxed-simd", ["-mrelaxed-simd"]);
 targets["wasm-simd"] = wasm("wasm-simd", []);
 const own = `${process.platform}-${process.arch}`;
 if (targets[own]) Object.assign(targets[own], { compiler: "g++", emulator: [] });
-const linking = ["-static-libstdc++", "-static-libgcc", "-pthread", "-Wl,--gc-sections"];
+const linking = ["-static-libstdc++", "-shared-libgcc", "-pthread", "-Wl,--gc-sections"];
 
 const byName = (a, b) => (a.name < b.name ? -1 : 1);
 

@@ -4,6 +4,7 @@
 #include <node_api.h>
 
 #include <climits>
+#include <cstdlib>
 #include <cstring>
 #include <cmath>
 #include <functional>
@@ -15,6 +16,12 @@
 
 #ifndef OUTRIDER_SOURCE_HASH
 #define OUTRIDER_SOURCE_HASH "development"
+#endif
+
+#if defined(__GLIBC__)
+// The static C++ library brings std::random_device along, which nobody here uses and which calls a function that glibc
+// has only since 2.36. Defined here, the addon loads with older ones (2.34 on).
+extern "C" [[gnu::visibility("hidden")]] uint32_t arc4random() noexcept { std::abort(); }
 #endif
 
 namespace outrider {

@@ -115,7 +115,7 @@ function load(wanted: string | undefined): Addon {
     if (cause)
       process.emitWarning(
         `outrider: ${prebuilt} could not be loaded, WebAssembly takes its place and is slower. ` +
-          `It needs glibc 2.36 or newer. Cause: ${firstLine(cause)}`,
+          `It needs glibc 2.34 or newer. Cause: ${firstLine(cause)}`,
       );
     return core;
   } catch (error) {
