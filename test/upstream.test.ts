@@ -382,6 +382,28 @@ describe("an engine that", () => {
   });
 });
 
+test("one signal ends many requests, those that wait too, without a warning", async () => {
+  const warnings: Error[] = [];
+  const onWarning = (warning: Error) => warnings.push(warning);
+  process.on("warning", onWarning);
+  let open = 0;
+  await using fake = await fakeEngine((_, response) => {
+    open++;
+    response.on("close", () => open--);
+  });
+  const engine = connect({ baseURL: fake.url, parallel: 20 });
+  const stop = new AbortController();
+  const codes = Array.from({ length: 40 }, () =>
+    engine.samples("Hi.", { n: 1, signal: stop.signal }).catch(({ code }) => code),
+  );
+  await expect.poll(() => open).toBe(20);
+  stop.abort();
+  expect(new Set(await Promise.all(codes))).toEqual(new Set(["ERR_ABORTED"]));
+  await expect.poll(() => open).toBe(0);
+  process.off("warning", onWarning);
+  expect(warnings).toEqual([]);
+});
+
 test.each<[string, () => unknown, string]>([
   ["no address", () => connect({ baseURL: "localhost:8080" }), "baseURL"],
   ["a key in the address", () => connect({ baseURL: "http://me:key@localhost" }), "baseURL"],

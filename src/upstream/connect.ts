@@ -134,7 +134,8 @@ export function connect(options: ConnectOptions): Upstream {
     options: UpstreamOptions,
     n: number,
   ): AsyncGenerator<Added, Usage, undefined> {
-    const { signal } = options;
+    // One of its own for each request: listeners of hundreds on one signal would be taken for a leak.
+    const signal = options.signal && AbortSignal.any([options.signal]);
     let usage = nothing;
     try {
       const release = await place(signal);
