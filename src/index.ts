@@ -10,9 +10,11 @@ export {
   type Prompt,
   type PromptOptions,
   type SampleOptions,
+  type TuneOptions,
 } from "./api/model.js";
 export { bestOf, majorityVote, type SampleSpread, type Vote } from "./api/samples.js";
 export type { ScoreOptions, ScoreResult } from "./api/score.js";
+export type { TuneProgress, TuneResult } from "./api/tune.js";
 export type { PassTrace } from "./decoding/decode.js";
 export { acceptanceRate, type DecodeStats, tokensPerPass, tokensPerSecond } from "./decoding/stats.js";
 export type { Strategy } from "./decoding/strategies.js";

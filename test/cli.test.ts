@@ -494,3 +494,18 @@ test("--version and --help", async () => {
   }
   expect((await outrider(["--help"])).stdout).toContain("Examples:");
 });
+
+test("tune finds layers for strategy self and keeps them in the cache folder", async () => {
+  const prompts = file("tune.jsonl", '{"prompt":"Hello"}\n{"prompt":"Count to five."}\n');
+  const env = { OUTRIDER_CACHE: path.join(folder, "tuned-cache") };
+  const args = ["tune", "--model", tiny, "--prompts", prompts, "--max-tokens", "12", "--seconds", "60"];
+  const found = await outrider([...args, "--json", "--quiet"], { env });
+  expect(found).toMatchObject({ code: 0, stderr: "" });
+  const result = JSON.parse(found.stdout);
+  expect(JSON.parse(readFileSync(result.file, "utf8"))).toEqual({ kept: result.kept });
+  const again = await outrider([...args, "--quiet"], { env });
+  expect(again.code).toBe(0);
+  expect(again.stdout).toContain(`before, with ${result.kept.length} layers`);
+  expect(again.stdout).toContain(result.file);
+  expect(await outrider([...args, "--seconds", "0"])).toMatchObject({ code: 2, stdout: "" });
+});

@@ -63,17 +63,21 @@ export class LearnedFile {
   }
 
   async #write(file: string): Promise<void> {
-    const bytes = await this.#memory.save();
-    await mkdir(path.dirname(file), { recursive: true });
-    const draft = `${file}.${randomUUID()}`;
-    try {
-      // What a model said may be private.
-      await writeFile(draft, bytes, { mode: 0o600 });
-      await rename(draft, file);
-    } catch (error) {
-      await rm(draft, { force: true });
-      throw error;
-    }
+    await replaceFile(file, await this.#memory.save());
+  }
+}
+
+/** Writes a file as a whole, with its folder: a reader finds the old one or the new one. */
+export async function replaceFile(file: string, contents: Uint8Array | string): Promise<void> {
+  await mkdir(path.dirname(file), { recursive: true });
+  const draft = `${file}.${randomUUID()}`;
+  try {
+    // What a model said may be private.
+    await writeFile(draft, contents, { mode: 0o600 });
+    await rename(draft, file);
+  } catch (error) {
+    await rm(draft, { force: true });
+    throw error;
   }
 }
 
@@ -90,7 +94,7 @@ const SAMPLES = 16;
 const SAMPLE_BYTES = 4096;
 
 /** By sizes and samples of the files' content: two models that share all of these draft alike anyway. */
-async function fingerprint(source: ModelSource): Promise<string> {
+export async function fingerprint(source: ModelSource): Promise<string> {
   const hash = createHash("sha256");
   const bytes = Buffer.alloc(SAMPLE_BYTES);
   for (const name of source.files) {

@@ -44,6 +44,8 @@ import { type LocateOptions, locateModel } from "./locate-model.js";
 import { checkTokens, rejectUnknownKeys, wholeNumber } from "./options.js";
 import { mostSamples, type SampleSpread, sampleSeeds } from "./samples.js";
 import { type ScoreOptions, type ScoreResult, score } from "./score.js";
+import { type TuneProgress, type TuneResult, tuneLayers } from "./tune.js";
+import { readTuned, tunedFile, writeTuned } from "./tuned-file.js";
 
 /** SmolLM2-135M-Instruct, Q4_1, Apache-2.0: lies beside the code, so that the first call needs no network. */
 export const embeddedModel = path.resolve(
@@ -162,6 +164,17 @@ const generateKeys = Object.keys({
   signal: true,
 } satisfies Record<keyof GenerateOptions, true>);
 
+export interface TuneOptions {
+  /** What the model answers, to be compared with; at least one, better a dozen. */
+  readonly prompts: readonly Prompt[];
+  /** Time for the search, without what writing the answers takes; default 60. */
+  readonly seconds?: number | undefined;
+  /** Of each answer; default 96. */
+  readonly maxTokens?: number | undefined;
+  readonly signal?: AbortSignal | undefined;
+  readonly onProgress?: ((progress: TuneProgress) => void) | undefined;
+}
+
 /** What the samples of one prompt have in common. */
 interface SampleGroup {
   readonly siblings: Siblings;
@@ -255,6 +268,7 @@ export class Model implements AsyncDisposable {
   readonly #costs: CostModel;
   #memory: DraftMemory;
   readonly #learned: LearnedFile;
+  readonly #tunedFile: string;
   /** Guides that were asked for lately, with all their masks so far. */
   readonly #constraints = new Map<string, Constraint>();
   #guideVocabulary: GuideVocabulary | undefined;
@@ -267,10 +281,12 @@ export class Model implements AsyncDisposable {
     info: ModelInfo,
     memory: DraftMemory,
     learned: LearnedFile,
+    tuned: string,
   ) {
     this.#engine = engine;
     this.#memory = memory;
     this.#learned = learned;
+    this.#tunedFile = tuned;
     this.tokenizer = tokenizer;
     this.#template = template;
     this.toolCallFormat = toolCallFormat([...template.sources.values()].join("\n"));
@@ -306,6 +322,9 @@ export class Model implements AsyncDisposable {
           `${file}: the tokenizer has ${tokenizer.vocabSize} tokens, the model ${engine.config.vocab}`,
         );
       }
+      const tuned = await tunedFile(weights, cacheFolder());
+      const kept = await readTuned(tuned, engine.config.layers);
+      if (kept) engine.draftLayers = kept;
       const name = weights.metadata.get("general.name");
       const info = {
         file,
@@ -319,7 +338,7 @@ export class Model implements AsyncDisposable {
         precise: options.precise ?? false,
         warnings: fallback === undefined ? tokenizer.warnings : [...tokenizer.warnings, fallback.warning],
       };
-      return new Model(engine, tokenizer, template, info, memory, await learning);
+      return new Model(engine, tokenizer, template, info, memory, await learning, tuned);
     } catch (error) {
       template.close();
       throw error;
@@ -411,6 +430,33 @@ export class Model implements AsyncDisposable {
     rejectUnknownKeys("chat", options, generateKeys);
     this.#resolve(options);
     return new ChatSession(this, options);
+  }
+
+  /**
+   * Searches the layers that strategy `self` leaves out: those without which the model still says most of what it says
+   * in its own greedy answers, for their cost. The choice counts from now on, and is kept in the user's cache folder for
+   * this model's next processes. It never changes the output.
+   */
+  async tune(options: TuneOptions): Promise<TuneResult> {
+    rejectUnknownKeys("tune", options, ["prompts", "seconds", "maxTokens", "signal", "onProgress"]);
+    const { prompts, seconds = 60, maxTokens = 96, signal, onProgress } = options;
+    if (!(typeof seconds === "number" && seconds > 0))
+      throw new OutriderError("ERR_BAD_REQUEST", `seconds is ${seconds}, expected a number above 0`, {
+        param: "seconds",
+      });
+    wholeNumber("maxTokens", maxTokens, 2, this.info.context);
+    const raw = this.tokenizer.chatTemplate === undefined;
+    const texts = [];
+    for (const prompt of prompts) {
+      const { promptTokens, tokens } = await this.generate(prompt, { maxTokens, raw, signal }).result;
+      texts.push({ prompt: promptTokens, answer: tokens });
+    }
+    const found = await tuneLayers(this.#engine, texts, { seconds, signal, onProgress });
+    const stored = await writeTuned(this.#tunedFile, found.kept).then(
+      () => true,
+      () => false,
+    );
+    return { ...found, file: stored ? this.#tunedFile : undefined };
   }
 
   /** Log-probabilities of given tokens after a prompt, in one go. */

@@ -18,6 +18,7 @@ import {
 import type { ScoreFlags } from "./score.js";
 import { type ServeFlags, serveOptionsOf } from "./serve-options.js";
 import type { TraceFlags } from "./trace.js";
+import type { TuneFlags } from "./tune.js";
 import type { VerifyFlags } from "./verify.js";
 
 const examples = `
@@ -156,6 +157,17 @@ export function commandLine(version: string): Command {
     .option("--dependencies <file>", "draw which token was known in which pass: a file .svg or .html");
   outputOptions(answerOptions(modelOptions(trace))).action(async (words: string[], flags: TraceFlags) => {
     process.exitCode = await (await import("./trace.js")).trace(words, flags);
+  });
+
+  const tune = program
+    .command("tune")
+    .description("find the layers that strategy self leaves out of a model, and keep the choice")
+    .option("--prompts <file>", "JSON lines as for generate (default: a small set)")
+    .option("--limit <n>", "the first n prompts only", parseCount)
+    .option("--seconds <n>", "time for the search", parseCount, 60)
+    .option("--max-tokens <n>", "tokens of each answer that it compares with", parseCount, 96);
+  outputOptions(modelOptions(tune)).action(async (flags: TuneFlags) => {
+    process.exitCode = await (await import("./tune.js")).tune(flags);
   });
 
   const bench = program

@@ -1,6 +1,5 @@
 import { OutriderError } from "../errors.js";
 import type { ModelConfig } from "../models/architecture.js";
-import { defaultDraftLayers } from "../models/draft-layers.js";
 import { LoadedWeights, type ModelPlan, planModel } from "../models/load.js";
 import { availableMemory, checkMemory, judgeMemory, memoryNeeded } from "../models/memory.js";
 import { Core, type InstructionSet } from "../runtime/core.js";
@@ -10,6 +9,7 @@ import type { ModelSource } from "../weights/model-source.js";
 import { Batcher, type Job } from "./batcher.js";
 import { BlockPool } from "./block-table.js";
 import { CachedSequence } from "./cached-sequence.js";
+import { defaultDraftLayers } from "./draft-layers.js";
 import { Embedder, type Pooling } from "./embedder.js";
 import { PrefixTree } from "./prefix-tree.js";
 import { maxOutputs, maxStep, type Sequence } from "./sequence.js";
@@ -64,6 +64,8 @@ export class Engine implements AsyncDisposable {
   readonly prefillChunk: number;
   /** Bytes in memory when every sequence is full. */
   readonly memory: { readonly weights: number; readonly cache: number };
+  /** Part of the weights that a pass reads which lies in the layers, about. */
+  readonly layerShare: number;
   readonly core: Core;
   readonly #finished: PrefixTree;
   readonly #open = new Set<CachedSequence>();
@@ -83,6 +85,7 @@ export class Engine implements AsyncDisposable {
     this.prefillChunk = options.prefillChunk ?? defaultChunk;
     const precision = options.precise ? "f32" : "f16";
     this.memory = memoryNeeded(plan, this.context, precision);
+    this.layerShare = layerShare(plan);
     const blocks = (options.sequences ?? defaultSequences) * blocksOf(this.context);
     this.#cache = new KvCache(config.layers, config.numKvHeads, config.headDim, blocks, precision);
     this.#blocks = new BlockPool(blocks);
@@ -321,6 +324,18 @@ function closed(): OutriderError {
 
 function blocksOf(positions: number): number {
   return Math.ceil(positions / blockSize) + Math.ceil(maxStep / blockSize) + 1;
+}
+
+function layerShare({ tensors }: ModelPlan): number {
+  let layers = 0;
+  let all = 0;
+  for (const [name, { info }] of tensors) {
+    // A few rows of the embeddings are read where the output has a matrix of its own.
+    if (name === "token_embd.weight" && tensors.has("output.weight")) continue;
+    all += info.bytes;
+    if (name.startsWith("blk.")) layers += info.bytes;
+  }
+  return layers / all;
 }
 
 function noRoom(positions: number): OutriderError {
