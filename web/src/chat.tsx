@@ -129,9 +129,9 @@ function useFollowing(): void {
   useEffect(
     () =>
       effect(() => {
-        const answer = turns.value.at(-1)?.answer;
-        answer?.frame.value;
-        answer?.status.value;
+        const answer = running();
+        if (!answer) return;
+        answer.frame.value;
         const root = document.documentElement;
         if (root.scrollHeight - root.scrollTop - innerHeight < 180)
           requestAnimationFrame(() => root.scrollTo({ top: root.scrollHeight }));

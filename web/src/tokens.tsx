@@ -57,7 +57,7 @@ export function AnswerText({ answer, label }: { answer: Answer; label: string })
   };
   const inspect = (event: MouseEvent | FocusEvent) => {
     const at = passAt(event.target);
-    if (!at) return;
+    if (!at || at.pass === inspected.value?.pass) return;
     const point = event instanceof MouseEvent ? { x: event.clientX, y: event.clientY } : undefined;
     const rects = [...at.element.getClientRects()];
     const under = rects.find((r) => point && point.y >= r.top && point.y <= r.bottom) ?? rects[0];
@@ -97,7 +97,7 @@ export function AnswerText({ answer, label }: { answer: Answer; label: string })
       aria-busy={isRunning(answer)}
       // biome-ignore lint/a11y/noNoninteractiveTabindex: arrow keys act here
       tabIndex={0}
-      onPointerOver={inspect}
+      onPointerMove={inspect}
       onPointerLeave={leave}
       onFocusCapture={inspect}
       onBlurCapture={leave}

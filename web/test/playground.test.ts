@@ -11,6 +11,8 @@ const args = [
 ];
 const phone = { viewport: { width: 360, height: 740 }, hasTouch: true, isMobile: true };
 
+const patient = { timeout: 30_000 };
+
 let server: ServerProcess;
 let browser: Browser;
 let problems: string[] = [];
@@ -124,7 +126,9 @@ describe("chat", () => {
     const figures = await page.locator(".figures").innerText();
     expect(figures.replaceAll(/\s+/g, " ")).toMatch(new RegExp(`(^|\\D)${usage.completion_tokens}\\b`));
     expect(figures).toContain("tokens/pass");
-    await expect.poll(() => page.getByRole("status").innerText()).toContain("The answer is complete");
+    await expect
+      .poll(() => page.getByRole("status").innerText(), patient)
+      .toContain("The answer is complete");
   });
 
   test("drafted tokens are marked by who drafted them, rejected ones are shown on hover and focus", async () => {
@@ -140,7 +144,7 @@ describe("chat", () => {
     const marked = answer(page).locator(".by:not(.by-model)").first();
     expect(await marked.evaluate((token) => getComputedStyle(token).textDecorationLine)).toBe("underline");
     await expect
-      .poll(() => page.getByRole("list", { name: "Where tokens came from" }).innerText())
+      .poll(() => page.getByRole("list", { name: "Where tokens came from" }).innerText(), patient)
       .toMatch(/\d+ %/);
     const missed = answer(page).locator(".missed").first();
     await missed.hover();
@@ -156,6 +160,10 @@ describe("chat", () => {
   test("stop, and Escape, end an answer at once; the conversation goes on", async () => {
     const page = await open();
     await set(page, "At most", "4000");
+    // The model must not be done before it is stopped.
+    await page.route("**/v1/chat/completions", async (route) => {
+      await route.continue({ postData: { ...route.request().postDataJSON(), ignore_eos: true } });
+    });
     for (const [turn, stop] of [
       [1, () => page.getByRole("button", { name: "Stop" }).click()],
       [2, () => page.keyboard.press("Escape")],
@@ -171,7 +179,10 @@ describe("chat", () => {
         .waitFor();
     }
     await expect
-      .poll(async () => ((await (await server.get("/outrider/info")).json()) as { load: unknown }).load)
+      .poll(
+        async () => ((await (await server.get("/outrider/info")).json()) as { load: unknown }).load,
+        patient,
+      )
       .toEqual({ running: 0, waiting: 0 });
   });
 
@@ -184,7 +195,9 @@ describe("chat", () => {
     await retry(page).waitFor();
     const first = await text();
     await retry(page).click();
-    await expect.poll(async () => (await retry(page).isVisible()) && (await text()) !== first).toBe(true);
+    await expect
+      .poll(async () => (await retry(page).isVisible()) && (await text()) !== first, patient)
+      .toBe(true);
     await set(page, "Seed", "7");
     const seeded: string[] = [];
     for (let i = 0; i < 2; i++) {
@@ -466,7 +479,7 @@ describe("for everyone", () => {
     await page.getByLabel("Key", { exact: true }).fill("open-sesame");
     await page.getByRole("button", { name: "Use it" }).click();
     await expect
-      .poll(() => page.getByRole("combobox", { name: "Strategy" }).locator("option").count())
+      .poll(() => page.getByRole("combobox", { name: "Strategy" }).locator("option").count(), patient)
       .toBeGreaterThan(3);
     await set(page, "At most", "5");
     await say(page, "Hello");
