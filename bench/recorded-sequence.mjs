@@ -22,7 +22,8 @@ export function recordedSequence({ prompt, tokens, top }, cost) {
     tokens: held,
     context: 1 << 20,
     maxStep: 64,
-    async step(pass, { parents, top: count }) {
+    async step(pass, { parents, top: count, draft }) {
+      if (draft) throw new Error("strategy self needs the model: --engine");
       const at = [];
       const picks = new Int32Array(pass.length).fill(UNKNOWN);
       const topTokens = new Int32Array(pass.length * count).fill(-1);
