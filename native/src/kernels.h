@@ -233,6 +233,7 @@ struct Kernels {
   MatmulFn matmulQuantised[kNumWeightTypes];  // by quantised rows, in the order of AllWeightTypes; null for float types
   MatmulFn matmulFloat[kNumWeightTypes];      // by float rows
   // Per block of 32: a = max |x|, scale = a / 127, q = round to even of x * (127 / a), all 0 where a <= 2^-100.
+  // A value that is not finite makes scale and scaled sum NaN, so that it reaches the logits, where it is refused.
   void (*quantise)(const float* x, int k, uint8_t* out);
   // y = (x * (1 / sqrt(mean of x^2 + eps))) * weight; the squares add up by fma over 16 lanes.
   void (*rmsNorm)(const float* x, const float* weight, int k, float eps, float* y);

@@ -124,6 +124,7 @@ void quantise(const float* x, int k, uint8_t* out) {
     const Float v[2] = {load(x + b * kBlock), load(x + b * kBlock + kLanes)};
     // max(a, b) is b where a is NaN: a NaN does not become the largest, as with fmax.
     const float largest = reduceMax(max(absolute(v[1]), max(absolute(v[0]), broadcast(0))));
+    const bool finite = reduceAdd(add(mul(v[0], broadcast(0)), mul(v[1], broadcast(0)))) == 0.0f;
     const float inverse = largest > 0x1p-100f ? 127.0f / largest : 0.0f;
     int32_t sum[2];
     for (int i = 0; i < 2; i++) {
@@ -133,8 +134,8 @@ void quantise(const float* x, int k, uint8_t* out) {
       halfSums[2 * b + i] = int16_t(sum[i]);
     }
     sums[b] = sum[0] + sum[1];
-    scale[b] = largest / 127.0f;
-    scaledSum[b] = scale[b] * float(sums[b]);
+    scale[b] = finite ? largest / 127.0f : __builtin_nanf("");
+    scaledSum[b] = finite ? scale[b] * float(sums[b]) : __builtin_nanf("");
   }
 }
 

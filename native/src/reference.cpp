@@ -81,6 +81,8 @@ void quantise(const float* x, int k, uint8_t* out) {
   for (int b = 0; b < k / kBlock; b++) {
     float largest = 0;
     for (int i = 0; i < kBlock; i++) largest = std::fmax(largest, std::fabs(x[b * kBlock + i]));
+    bool finite = true;
+    for (int i = 0; i < kBlock; i++) finite = finite && std::isfinite(x[b * kBlock + i]);
     const float inverse = largest > 0x1p-100f ? 127.0f / largest : 0.0f;
     int sum[2] = {};
     for (int i = 0; i < kBlock; i++) {
@@ -90,8 +92,8 @@ void quantise(const float* x, int k, uint8_t* out) {
       q[b * kBlock + i] = value;
       sum[i / 16] += value;
     }
-    scale[b] = largest / 127.0f;
-    scaledSum[b] = scale[b] * float(sum[0] + sum[1]);
+    scale[b] = finite ? largest / 127.0f : __builtin_nanf("");
+    scaledSum[b] = finite ? scale[b] * float(sum[0] + sum[1]) : __builtin_nanf("");
     sums[b] = sum[0] + sum[1];
     for (int h = 0; h < 2; h++) halfSums[2 * b + h] = int16_t(sum[h]);
   }

@@ -63,7 +63,8 @@ test("another error is thrown, on a line of its own", async () => {
 
 test("the line of statistics", () => {
   const stats = { ...newStats(), tokens: 1234, passes: 617, decodeMs: 2000 };
-  expect(summary({ ...result, stats })).toBe(
+  expect(summary({ ...result, finishReason: "stop", stats })).toBe(
     "1,234 tokens · 617 tokens/s · 617 passes · 2.00 tokens/pass · auto",
   );
+  expect(summary({ ...result, finishReason: "length", stats })).toMatch(/ · auto · cut at 1,234 tokens$/);
 });

@@ -17,6 +17,7 @@ export function summary(result: GenerationResult): string {
     plural(stats.passes, "pass", "passes"),
     `${figures(tokensPerPass(stats))} tokens/pass`,
     strategy,
+    ...(result.finishReason === "length" ? [`cut at ${plural(stats.tokens, "token")}`] : []),
   ];
   return parts.join(" · ");
 }

@@ -11,7 +11,9 @@ exitOnInterrupt();
 for (const stream of [process.stdout, process.stderr])
   stream.on("error", (error: NodeJS.ErrnoException) => {
     if (error.code === "EPIPE") process.exit(0);
-    throw error;
+    if (stream === process.stdout)
+      process.stderr.write(`error[ERR_PATH]: the output cannot be written: ${error.message}\n`);
+    process.exit(1);
   });
 
 try {

@@ -89,7 +89,7 @@ let loaded: Addon | undefined;
 
 /** The core, loaded at first use. Throws `ERR_PLATFORM` where no build fits this machine. */
 export function addon(): Addon {
-  loaded ??= load(process.env.OUTRIDER_NATIVE);
+  loaded ??= load(process.env.OUTRIDER_NATIVE || undefined); // set but empty is not set
   return loaded;
 }
 
