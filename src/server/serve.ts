@@ -168,30 +168,30 @@ function createLog(level: string): Logger {
 }
 
 /**
- * At the limit the connection that has been silent longest makes room for a new one, so that a thousand sockets that
- * say nothing keep nobody out.
+ * At the limit a connection makes room for a new one, so that a thousand sockets that say nothing keep nobody out: the
+ * oldest of those that have never asked for anything, else the one that has been idle longest.
  */
 function limitSockets(http: HttpServer, { sockets: most, idleTimeout }: Limits): void {
-  const sockets = new Set<Socket>();
-  const busy = new WeakSet<Socket>();
+  const strangers = new Set<Socket>();
+  const idle = new Set<Socket>();
+  const busy = new Set<Socket>();
   http.on("connection", (socket) => {
-    sockets.add(socket);
-    socket.once("close", () => sockets.delete(socket));
+    strangers.add(socket);
+    socket.once("close", () => {
+      for (const set of [strangers, idle, busy]) set.delete(socket);
+    });
     socket.setTimeout(idleTimeout);
-    if (sockets.size <= most) return;
-    for (const silent of sockets) {
-      if (busy.has(silent)) continue;
-      silent.destroy(); // the oldest come first
-      return;
-    }
-    socket.destroy();
+    if (strangers.size + idle.size + busy.size <= most) return;
+    const [oldest] = strangers.size > 1 ? strangers : idle;
+    (oldest ?? socket).destroy();
   });
   http.on("request", ({ socket }, response) => {
+    strangers.delete(socket);
+    idle.delete(socket);
     busy.add(socket);
     socket.setTimeout(0); // an answer may take its time; the request's deadline ends it
     response.once("close", () => {
-      busy.delete(socket);
-      if (sockets.delete(socket) && !socket.destroyed) sockets.add(socket); // the youngest again
+      if (busy.delete(socket) && !socket.destroyed) idle.add(socket);
     });
   });
 }
