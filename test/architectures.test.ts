@@ -123,7 +123,7 @@ describe.each(architectures.map((a) => a.name))("%s", (name) => {
     });
   });
 
-  const windowed = ["llama", "gemma2", "gemma3", "phi3", "olmo2", "starcoder2"].includes(name);
+  const windowed = ["llama", "gemma2", "gemma3", "phi3", "olmo2", "starcoder2", "cohere2"].includes(name);
   test(`a window is ${windowed ? "taken up" : "refused"}`, async () => {
     const found = await plan(withKey("attention.sliding_window", "uint32", 40));
     if (windowed) expect(found).toMatchObject({ config: { window: 40 } });

@@ -71,6 +71,8 @@ const small = [
   "olmo2",
   "gpt2",
   "starcoder2",
+  "smollm3",
+  "cohere2",
   "qwen2 q8_0",
   "qwen3moe q4_1",
   "qwen3moe q8_0",
@@ -81,6 +83,8 @@ const small = [
   "olmo2 q8_0",
   "gpt2 q4_1",
   "starcoder2 q8_0",
+  "smollm3 q8_0",
+  "cohere2 q8_0",
   ...weightGoldens,
 ].map((name, i): Model => {
   const random = new Seeded(i);

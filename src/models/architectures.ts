@@ -1,5 +1,6 @@
 import { OutriderError, quote } from "../errors.js";
 import type { Architecture } from "./architecture.js";
+import { cohere2 } from "./cohere2.js";
 import { gemma2 } from "./gemma2.js";
 import { gemma3 } from "./gemma3.js";
 import { gpt2 } from "./gpt2.js";
@@ -10,6 +11,7 @@ import { phi3 } from "./phi3.js";
 import { qwen2 } from "./qwen2.js";
 import { qwen3 } from "./qwen3.js";
 import { qwen3moe } from "./qwen3moe.js";
+import { smollm3 } from "./smollm3.js";
 import { starcoder2 } from "./starcoder2.js";
 
 /** Every architecture that Outrider runs. */
@@ -25,6 +27,8 @@ export const architectures: readonly Architecture[] = [
   olmo2,
   gpt2,
   starcoder2,
+  smollm3,
+  cohere2,
 ];
 
 /** The architecture of that name; an unknown one is `ERR_MODEL_UNSUPPORTED`, never a guess. */

@@ -39,7 +39,7 @@ export function readDecoder(m: Metadata, norm: "rms" | "layer" = "rms"): Decoder
 }
 
 export interface AttentionOptions {
-  /** Angles of each row's position; none where positions are learned. */
+  /** Angles of each row's position; none where positions are learned, and in layers that know none. */
   readonly rotary?: Tensor | undefined;
   /** How the rotated pairs lie: neighbours, as llama.cpp's conversion lays out llama, or the halves of a head. */
   readonly pairs?: "interleaved" | "halves";
@@ -66,7 +66,7 @@ export function readWindow(m: Metadata, fallback = 0): number {
   return m.integer("attention.sliding_window", 0, 2 ** 31 - 1, fallback);
 }
 
-/** Whether layer i is one of those with a window: all but the last of every `period` layers. */
+/** Whether layer i is none of those that see all (or know no positions), the last of every `period` layers. */
 export const isLocal = (i: number, period: number) => i % period < period - 1;
 
 /** Grouped-query attention of layer `i` over h: project, rotate, store, attend, project. */
@@ -232,15 +232,18 @@ export function rmsNorm(
   return b.rmsNorm(x, w.vector(`${name}.weight`, c.width), c.epsilon);
 }
 
-/** The LayerNorm with the weights and biases of that name. */
+/** The LayerNorm with the weights of that name, and with its biases where the architecture has some. */
 export function layerNorm(
   b: ProgramBuilder,
   c: DecoderConfig,
   w: ModelWeights,
   name: string,
   x: Tensor,
+  bias: "all" | "none" = "all",
 ): Tensor {
-  return b.layerNorm(x, w.vector(`${name}.weight`, c.width), w.vector(`${name}.bias`, c.width), c.epsilon);
+  const weight = w.vector(`${name}.weight`, c.width);
+  const shift = bias === "all" ? w.vector(`${name}.bias`, c.width) : new Float32Array(c.width);
+  return b.layerNorm(x, weight, shift, c.epsilon);
 }
 
 /** Token embeddings, times `scale`. */

@@ -143,6 +143,63 @@ const granite: Family = {
   },
 };
 
+const smollm3: Family = {
+  ...llama,
+  modelTypes: ["smollm3"],
+  architecture: "smollm3",
+  defaults: {
+    ...{ vocab_size: 128_256, hidden_size: 2048, intermediate_size: 11_008, num_hidden_layers: 36 },
+    ...{ num_attention_heads: 16, num_key_value_heads: 4, max_position_embeddings: 32_768 },
+    ...{ rms_norm_eps: 1e-6, rope_theta: 2e6, no_rope_layer_interval: 4, tie_word_embeddings: true },
+  },
+  metadata: (c) => {
+    refuseWindow(c);
+    const rotated = c.values.no_rope_layers ?? undefined; // in spite of its name: 1 where a layer rotates
+    const period = 4; // no key of GGUF says so
+    const regular =
+      rotated === undefined
+        ? c.number("no_rope_layer_interval") === period
+        : c.numbers("no_rope_layers").every((one, i) => (one !== 0) === i % period < period - 1);
+    if (!regular)
+      throw c.error(
+        rotated === undefined ? "no_rope_layer_interval" : "no_rope_layers",
+        "does not leave out every fourth layer, which is all that is supported",
+        "ERR_MODEL_UNSUPPORTED",
+      );
+    return llama.metadata(c);
+  },
+};
+
+const cohere2: Family = {
+  modelTypes: ["cohere2"],
+  architecture: "cohere2",
+  defaults: {
+    ...{ vocab_size: 256_000, hidden_size: 8192, intermediate_size: 22_528, num_hidden_layers: 40 },
+    ...{ num_attention_heads: 64, max_position_embeddings: 8192, layer_norm_eps: 1e-5 },
+    ...{ logit_scale: 0.0625, sliding_window: 4096, tie_word_embeddings: true },
+  },
+  keys: {
+    ...decoderKeys,
+    "attention.layer_norm_epsilon": "layer_norm_eps",
+    "attention.sliding_window": "sliding_window",
+    logit_scale: "logit_scale",
+  },
+  activations: ["silu"],
+  metadata: (c) => ({
+    "rope.scaling.type": "none",
+    ...rotary(c),
+    "rope.dimension_count": Math.trunc(headDim(c) * (c.number("rotary_pct") ?? 1)),
+    "attention.sliding_window_pattern": windowPattern(c),
+  }),
+  tensors: {
+    ...ends,
+    ...attention,
+    ...gatedFeedForward,
+    "layers.{i}.input_layernorm": "blk.{i}.attn_norm",
+  },
+  extraTensors: llama3Factors,
+};
+
 const qwen2: Family = {
   modelTypes: ["qwen2"],
   architecture: "qwen2",
@@ -150,8 +207,7 @@ const qwen2: Family = {
   keys: decoderKeys,
   activations: ["silu"],
   metadata: (c) => {
-    if (c.boolean("use_sliding_window"))
-      throw c.error("use_sliding_window", "is true, which is not supported", "ERR_MODEL_UNSUPPORTED");
+    refuseWindow(c);
     return rotary(c);
   },
   tensors: { ...ends, ...preNorms, ...attention, ...gatedFeedForward },
@@ -372,8 +428,13 @@ const gpt2: Family = {
 
 export const families: readonly Family[] = [
   ...[llama, mistral, mixtral, granite, qwen2, qwen3, qwen3moe, gemma2, gemma3],
-  ...[phi3, olmo2, starcoder2, gpt2],
+  ...[phi3, olmo2, starcoder2, gpt2, smollm3, cohere2],
 ];
+
+function refuseWindow(c: Config): void {
+  if (c.boolean("use_sliding_window"))
+    throw c.error("use_sliding_window", "is true, which is not supported", "ERR_MODEL_UNSUPPORTED");
+}
 
 /** The scale of scores is not in GGUF's metadata: that of a head, and in the largest model that of the width. */
 function checkGemmaScale(c: Config, largestLayers: number): void {

@@ -9,6 +9,8 @@ import { saveHuggingFace, toHuggingFace, withExactNorms } from "../../test/suppo
 import { Engine } from "../engine/engine.js";
 import { resolveSampling } from "../engine/sampling.js";
 import { planModel } from "../models/load.js";
+import { describeModel } from "./hugging-face-config.js";
+import type { JsonObject } from "./json-file.js";
 import type { ModelSource } from "./model-source.js";
 import { openModelSource } from "./open-model-source.js";
 
@@ -100,4 +102,27 @@ describe.each(names)("%s", (name) => {
     }
     expect(await answer(folder)).toEqual(await answer(gguf));
   });
+});
+
+test("layers without positions elsewhere than SmolLM3 has them are refused by the key that says so", () => {
+  const smollm3 = (changes: object) =>
+    describeModel({ model_type: "smollm3", ...changes } as JsonObject, "config.json");
+  const rotated = (period: number) => Array.from({ length: 8 }, (_, i) => (i % period < period - 1 ? 1 : 0));
+  for (const good of [
+    {},
+    { no_rope_layers: null },
+    { no_rope_layers: rotated(4), no_rope_layer_interval: 2 },
+  ])
+    expect(smollm3(good).metadata.get("smollm3.rope.freq_base")).toBe(2e6);
+  for (const [bad, key] of [
+    [{ no_rope_layers: rotated(3) }, "no_rope_layers"],
+    [{ no_rope_layer_interval: 2 }, "no_rope_layer_interval"],
+    [{ use_sliding_window: true }, "use_sliding_window"],
+  ] as const)
+    expect(() => smollm3(bad), key).toThrow(
+      expect.objectContaining({
+        code: "ERR_MODEL_UNSUPPORTED",
+        message: expect.stringContaining(`config.json: ${key} `),
+      }),
+    );
 });

@@ -245,6 +245,26 @@ const layouts: Readonly<Record<string, (v: Values) => Layout>> = {
       post_ffw_norm: "post_feedforward_layernorm",
     },
   }),
+  smollm3: (v) => ({
+    config: {
+      ...decoderConfig(v, "smollm3"),
+      no_rope_layers: Array.from({ length: Number(v.get("smollm3.block_count")) }, (_, i) =>
+        i % 4 === 3 ? 0 : 1,
+      ),
+      use_sliding_window: false,
+    },
+    names: llamaNames,
+    heads: headsOf(v),
+  }),
+  cohere2: (v) => ({
+    config: {
+      ...decoderConfig(v, "cohere2"),
+      layer_norm_eps: v.get("cohere2.attention.layer_norm_epsilon"),
+      sliding_window: v.get("cohere2.attention.sliding_window"),
+      logit_scale: v.get("cohere2.logit_scale"),
+    },
+    names: llamaNames,
+  }),
   starcoder2: (v) => ({
     config: {
       ...decoderConfig(v, "starcoder2"),
