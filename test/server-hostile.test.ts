@@ -238,6 +238,45 @@ describe("fields", () => {
   });
 });
 
+describe("patterns and grammars that cannot be enforced", () => {
+  test.each<[string, string]>([
+    ["structured_outputs.regex", "(?<=a)b"],
+    ["structured_outputs.regex", "(a"],
+    ["guided_regex", "\\bword"],
+    ["guided_regex", "a".repeat(3000)],
+    ["guided_regex", "((a{1000}){1000}){1000}"],
+    ["structured_outputs.grammar", 'root ::= root "a"'],
+    ["guided_grammar", "root ::= other"],
+    ["grammar", 'answer ::= "a"'],
+    ["grammar", `root ::= ${"(".repeat(60_000)}`],
+    ["grammar", `root ::= "${"a".repeat(70_000)}"`],
+    ["grammar", "\ud800\u0000"],
+    ["grammar", ""],
+  ])("%s (%#)", async (param, text) => {
+    const [field, inner] = param.split(".") as [string, string | undefined];
+    const fields = { [field]: inner === undefined ? text : { [inner]: text } };
+    for (const route of ["/v1/chat/completions", "/v1/completions", "/v1/responses"]) {
+      const asked = { messages: [{ role: "user", content: "hi" }] };
+      const body = { ...fields, ...(route.endsWith("chat/completions") ? asked : { prompt: "hi" }) };
+      const response = await server.post(
+        route,
+        route.endsWith("responses") ? { ...fields, input: "hi" } : body,
+      );
+      expect(await refusal(response)).toMatchObject({ status: 400, code: "ERR_GRAMMAR", param });
+    }
+    // Nothing of it stays.
+    expect((await ask({ guided_regex: "[ab]{3}" })).status).toBe(200);
+  });
+
+  test("a parameters' schema that cannot be enforced is the tools' fault", async () => {
+    const parameters = { type: "object", properties: { a: { type: "string", pattern: "(?=x)" } } };
+    const tools = [{ type: "function", function: { name: "f", parameters } }];
+    expect(await refusal(await ask({ tools, tool_choice: "required" }))).toMatchObject({
+      ...{ status: 400, code: "ERR_GRAMMAR", param: "tools" },
+    });
+  });
+});
+
 describe("the context", () => {
   const complete = (prompt: unknown, fields: object = {}) =>
     server.post("/v1/completions", { prompt, temperature: 0, ...fields });
@@ -372,6 +411,19 @@ describe("who may ask", () => {
     );
     expect(rebound).toContain("403");
   });
+});
+
+test("what the server checks, its document describes", async () => {
+  const { paths } = (await (await server.get("/openapi.json")).json()) as {
+    paths: Record<
+      string,
+      { post: { requestBody: { content: Record<string, { schema: { properties: object } }> } } }
+    >;
+  };
+  for (const route of ["/v1/chat/completions", "/v1/completions", "/v1/responses"])
+    expect(
+      Object.keys(paths[route]!.post.requestBody.content["application/json"]!.schema.properties),
+    ).toEqual(expect.arrayContaining(["structured_outputs", "guided_regex", "guided_grammar", "grammar"]));
 });
 
 describe("sockets", () => {

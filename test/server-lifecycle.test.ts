@@ -257,6 +257,28 @@ describe("models", () => {
     expect((await server.post("/v1/completions", { prompt: "x", max_tokens: 1 })).status).toBe(200);
   });
 
+  test("are loaded as the command line says", async () => {
+    const weights = async (...args: string[]) => {
+      await using server = await startServer(["--model", `m=${tiny}`, "--context", "64", ...args]);
+      const { models } = (await (await server.get("/outrider/info")).json()) as {
+        models: { memory_bytes: number }[];
+      };
+      return models[0]!.memory_bytes;
+    };
+    const [whole, quantised, precise] = await Promise.all([
+      weights(),
+      weights("--quantize", "q4_1"),
+      weights("--precise"),
+    ]);
+    expect(quantised).toBeLessThan(0.5 * whole);
+    expect(precise).toBeGreaterThan(whole);
+    const small = startServer(["--model", `m=${tiny}`, "--memory-limit", "0.0001"]);
+    await expect(small).rejects.toThrow(/ended with 3.*ERR_MODEL_LIMIT/);
+    const cache = mkdtempSync(path.join(tmpdir(), "outrider-hub-"));
+    const absent = startServer(["--model", "hf:owner/absent", "--offline"], { HF_HOME: cache });
+    await expect(absent).rejects.toThrow(/ended with 4.*not in the cache/s);
+  });
+
   test("ready says whether it takes requests", async () => {
     await using server = await startServer(["--model", `tiny=${tiny}`]);
     expect((await server.get("/ready")).status).toBe(200);

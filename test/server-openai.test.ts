@@ -200,6 +200,104 @@ describe("tools and formats", () => {
       expect(JSON.parse(any.choices[0]!.message.content!)).toBeTypeOf("object");
   });
 
+  const date = "(19|20)\\d\\d-(0[1-9]|1[0-2])-(0[1-9]|[12]\\d|3[01])";
+  const sum = 'root ::= number (" " [-+*/] " " number)+\nnumber ::= [1-9] [0-9]{0,2}';
+  const guided: [string, object, RegExp][] = [
+    ["vLLM's structured_outputs", { structured_outputs: { regex: date } }, new RegExp(`^${date}$`)],
+    ["its grammar", { structured_outputs: { grammar: sum } }, /^[1-9]\d{0,2}( [-+*/] [1-9]\d{0,2})+$/],
+    ["its choice", { structured_outputs: { choice: ['"yes"\\\n', "no\t"] } }, /^("yes"\\\n|no\t)$/],
+    ["its json", { structured_outputs: { json: { enum: ["red", "blue"] } } }, /^"(red|blue)"$/],
+    ["vLLM's older fields", { guided_regex: date }, new RegExp(`^${date}$`)],
+    ["guided_choice", { guided_choice: ["red", "blue"] }, /^(red|blue)$/],
+    ["guided_json", { guided_json: { enum: [1, 2] } }, /^[12]$/],
+    ["guided_grammar", { guided_grammar: 'root ::= "a" "b"*' }, /^ab*$/],
+    ["llama.cpp's grammar", { grammar: 'root ::= [0-9]{3} "!"' }, /^\d{3}!$/],
+    ["llama.cpp's json_schema", { json_schema: { type: "boolean" } }, /^(true|false)$/],
+  ];
+
+  test.each(guided)("%s: chats and completions, whatever the strategy", async (_, fields, expected) => {
+    const texts = new Set<string>();
+    for (const strategy of ["none", "auto"]) {
+      const request = { ...ask, max_tokens: 60, outrider: { strategy }, ...fields };
+      const { choices } = await client.chat.completions.create(request);
+      if (choices[0]!.finish_reason === "stop") expect(choices[0]!.message.content).toMatch(expected);
+      texts.add(choices[0]!.message.content!);
+    }
+    expect(texts.size).toBe(1);
+    const completion = await client.completions.create({
+      ...{ model, prompt: "The answer is", max_tokens: 60, temperature: 1, seed: 3 },
+      ...fields,
+    });
+    if (completion.choices[0]!.finish_reason === "stop")
+      expect(completion.choices[0]!.text).toMatch(expected);
+  });
+
+  test("a pattern guides responses, streams and several answers alike", async () => {
+    const regex = "(red|green|blue)(, (red|green|blue)){2}";
+    const answer = await client.responses.create({
+      ...{ model, input: "Name three colours.", temperature: 0 },
+      ...{ guided_regex: regex },
+    });
+    expect(answer.output_text).toMatch(new RegExp(`^${regex}$`));
+    const request = { ...ask, temperature: 1, seed: 1, n: 3, structured_outputs: { regex } };
+    const whole = await client.chat.completions.create(request);
+    const texts = ["", "", ""];
+    for await (const chunk of await client.chat.completions.create({ ...request, stream: true }))
+      for (const { index, delta } of chunk.choices) texts[index] += delta.content ?? "";
+    expect(texts).toEqual(whole.choices.map(({ message }) => message.content));
+    for (const text of texts) expect(text).toMatch(new RegExp(`^${regex}$`));
+  });
+
+  test("several calls where several are allowed, one where not; streamed the same ones", async () => {
+    const city = (name: string) => ({
+      type: "function" as const,
+      function: { name, parameters: { type: "object", properties: { city: { enum: ["Paris", "Rome"] } } } },
+    });
+    const required = {
+      ...request,
+      messages: [
+        { role: "user" as const, content: "How warm is it in Paris and in Rome, and what time is it there?" },
+      ],
+      tools: [city("get_weather"), city("get_time")],
+      tool_choice: "required" as const,
+      max_tokens: 800,
+      temperature: 0,
+    };
+    const parsed = (calls: readonly object[] | undefined) =>
+      (calls ?? []).map((call) => (call as { function: { name: string; arguments: string } }).function);
+    // A list that the model would rather not end is the longest that is allowed.
+    const closing = ["]", "}]", "}}]", '"}}]', '"}]'].map(async (content) => {
+      const response = await server.post("/tokenize", { content });
+      return ((await response.json()) as { tokens: number[] }).tokens.at(-1)!;
+    });
+    const logit_bias = Object.fromEntries((await Promise.all(closing)).map((id) => [String(id), -100]));
+    for (const [fields, length] of [
+      [{}, 1],
+      [{ logit_bias }, 16],
+      [{ logit_bias, parallel_tool_calls: false }, 1],
+    ] as const) {
+      const whole = await client.chat.completions.create({ ...required, ...fields });
+      const { message, finish_reason } = whole.choices[0]!;
+      expect([finish_reason, message.content]).toEqual(["tool_calls", null]);
+      const calls = parsed(message.tool_calls);
+      expect(calls).toHaveLength(length);
+      for (const call of calls) {
+        expect(call.name).toMatch(/^get_(weather|time)$/);
+        expect(JSON.parse(call.arguments)).toBeTypeOf("object");
+      }
+      expect(new Set(message.tool_calls!.map(({ id }) => id)).size).toBe(length);
+      const stream = client.chat.completions.stream({ ...required, ...fields });
+      const streamed = (await stream.finalChatCompletion()).choices[0]!.message.tool_calls;
+      expect(parsed(streamed)).toMatchObject(calls);
+    }
+    // Cut within the second call: the first is whole, and what is left of the second is text.
+    const cut = await client.chat.completions.create({ ...required, logit_bias, max_tokens: 32 });
+    const { message, finish_reason } = cut.choices[0]!;
+    expect(finish_reason).toBe("length");
+    expect(message.tool_calls).toHaveLength(1);
+    expect(message.content).toMatch(/^\{"name"/);
+  });
+
   test("in responses too", async () => {
     const answer = await client.responses.create({
       model,
@@ -220,6 +318,18 @@ describe("tools and formats", () => {
     [{ tools: [...tools, ...tools] }, "tools"],
     [{ tools, parallel_tool_calls: false }, "parallel_tool_calls"],
     [{ tools, response_format: { type: "json_object" } }, "response_format"],
+    [{ tools, grammar: 'root ::= "a"' }, "grammar"],
+    [{ guided_regex: "a", grammar: 'root ::= "a"' }, "grammar"],
+    [
+      { response_format: { type: "json_object" }, structured_outputs: { regex: "a" } },
+      "structured_outputs.regex",
+    ],
+    [{ structured_outputs: { regex: "a", json_object: true } }, "structured_outputs.regex"],
+    [{ structured_outputs: {} }, "structured_outputs"],
+    [{ structured_outputs: { structural_tag: "x" } }, "structured_outputs.structural_tag"],
+    [{ guided_choice: [] }, "guided_choice"],
+    [{ guided_choice: ["a", ""] }, "guided_choice[1]"],
+    [{ guided_regex: "a", ignore_eos: true }, "ignore_eos"],
   ])("what cannot be enforced is refused (%#)", async (fields, param) => {
     const failed = client.chat.completions.create({ ...ask, ...fields } as typeof ask);
     await expect(failed).rejects.toMatchObject({ status: 400, param });

@@ -74,6 +74,8 @@ function bodyOf(model: string | undefined, { messages, tools, mustCall, options 
     seed: options.seed,
     stop: options.stopSequences,
     ...(tools.length > 0 && { tools, tool_choice: mustCall ? "required" : "auto" }),
+    // As in process: one call.
+    ...(mustCall && { parallel_tool_calls: false }),
     ...(format?.type === "json" && {
       response_format:
         format.schema === undefined

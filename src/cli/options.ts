@@ -73,11 +73,17 @@ export function parseCounts(text: string): number[] {
 }
 
 export function modelOptions(command: Command): Command {
-  return command
-    .option(
+  return loadingOptions(
+    command.option(
       "--model <path>",
       "a GGUF file, a folder with safetensors, or hf:OWNER/REPO[:QUANT] (default: the embedded SmolLM2-135M-Instruct)",
-    )
+    ),
+  );
+}
+
+/** How models are loaded, whichever they are. */
+export function loadingOptions(command: Command): Command {
+  return command
     .option("--threads <n>", "threads of the core (default: one a processor core, at most 8)", parseWhole)
     .option("--context <n>", "most tokens of one text (default: the model's, at most 8,192)", parseWhole)
     .option("--precise", "activations and cache in float32: slower, for comparison")

@@ -1,12 +1,9 @@
 import { type Command, InvalidArgumentError, Option } from "commander";
 import { defaultLimits, type Limits } from "../server/limits.js";
-import { parseNumber, parseWhole } from "./options.js";
+import { loadingOptions, type ModelFlags, parseNumber, parseWhole } from "./options.js";
 
-export interface ServeFlags {
+export interface ServeFlags extends Omit<ModelFlags, "model" | "json" | "quiet"> {
   readonly model?: readonly string[];
-  readonly draftModel?: string;
-  readonly threads?: number;
-  readonly context?: number;
   readonly memoryBudget?: number;
   readonly host?: string;
   readonly port?: number;
@@ -49,9 +46,8 @@ export function serveOptionsOf(command: Command): Command {
       "a model to serve, a path or hf:OWNER/REPO; may be given several times, the first is loaded at once (default: the embedded one)",
       collect,
     )
-    .option("--draft-model <path>", "a smaller model of the first one's vocabulary that writes ahead")
-    .option("--threads <n>", "threads of the core (default: one a processor core, at most 8)", parseWhole)
-    .option("--context <n>", "most tokens of one text (default: the model's, at most 8,192)", parseWhole)
+    .option("--draft-model <path>", "a smaller model of the first one's vocabulary that writes ahead");
+  loadingOptions(command)
     .option(
       "--memory-budget <size>",
       "for all loaded models, 8GB or 512MB; the least used is unloaded",

@@ -22,7 +22,7 @@ export async function serve(flags: ServeFlags): Promise<number> {
     stop();
   };
   for (const signal of ["SIGINT", "SIGTERM"] as const) process.on(signal, onSignal);
-  const models = await located(modelSpecs(flags));
+  const models = await located(modelSpecs(flags), flags.offline);
   const starting = startServer({
     models,
     host: flags.host,
@@ -45,21 +45,23 @@ export async function serve(flags: ServeFlags): Promise<number> {
   return 0;
 }
 
-export function modelSpecs({ model, draftModel, threads, context }: ServeFlags): ModelSpec[] {
-  const given = model ?? [`smollm2-135m-instruct=${embeddedModel}`];
+export function modelSpecs(flags: ServeFlags): ModelSpec[] {
+  const { draftModel, threads, context, precise, quantize, memoryLimit, learn } = flags;
+  const given = flags.model ?? [`smollm2-135m-instruct=${embeddedModel}`];
   return given.map((text, i) => {
     const split = /^([A-Za-z0-9][\w.:/-]*)=(.+)$/s.exec(text);
     const file = split?.[2] ?? text;
     const name = split?.[1] ?? path.basename(file).replace(/\.gguf$/i, "");
-    return { name, source: { file, draftModel: i === 0 ? draftModel : undefined, threads, context } };
+    const loading = { threads, context, precise, quantize, memoryLimit, learn };
+    return { name, source: { file, draftModel: i === 0 ? draftModel : undefined, ...loading } };
   });
 }
 
 /** Models of the hub are fetched before the server starts, so that no request waits for a download. */
-async function located(specs: readonly ModelSpec[]): Promise<ModelSpec[]> {
+async function located(specs: readonly ModelSpec[], offline: boolean | undefined): Promise<ModelSpec[]> {
   const status = statusLine(process.stderr);
   const onDownload = showDownload(status);
-  const locate = async (name: string) => await locateModel(name, { onDownload });
+  const locate = async (name: string) => await locateModel(name, { offline, onDownload });
   const found: ModelSpec[] = [];
   try {
     for (const { name, source } of specs) {

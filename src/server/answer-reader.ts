@@ -1,5 +1,5 @@
 import { randomBytes } from "node:crypto";
-import { AnswerParser, type AnswerPart, type ToolCallFormat } from "../text/tool-calls.js";
+import { AnswerParser, type AnswerPart, type ToolCall, type ToolCallFormat } from "../text/tool-calls.js";
 import type { Reading } from "./conversation.js";
 
 /** Takes a conversation's answer apart while it comes. */
@@ -15,7 +15,7 @@ export function readAnswer(
   reading: Reading,
   model: { readonly toolCallFormat: ToolCallFormat; readonly reasoning: boolean },
 ): AnswerReader {
-  if (reading.forced) return readCall();
+  if (reading.forced) return readCalls();
   return new AnswerParser({
     format: reading.tools && model.toolCallFormat,
     tools: reading.tools,
@@ -24,25 +24,39 @@ export function readAnswer(
   });
 }
 
-/** The whole answer is `{"name", "arguments"}`, by its guide; where it was cut it is text. */
-function readCall(): AnswerReader {
+/**
+ * The whole answer is `{"name", "arguments"}`, or a list of these, by its guide: each call is told when its last brace
+ * has come. What is left of one that was cut is text.
+ */
+function readCalls(): AnswerReader {
   let text = "";
+  let read = 0;
+  let depth = 0;
+  let inString = false;
   return {
     push(more) {
-      text += more;
-      return [];
-    },
-    finish() {
-      try {
-        const { name, arguments: args } = JSON.parse(text) as {
-          name: string;
-          arguments: Record<string, unknown>;
-        };
-        return [{ type: "toolCall", call: { id: newId(), name, arguments: args } }];
-      } catch {
-        return text === "" ? [] : [{ type: "text", text }];
+      const calls: AnswerPart[] = [];
+      for (text += more; read < text.length; read++) {
+        const c = text[read];
+        if (inString) {
+          if (c === "\\") {
+            if (read + 1 === text.length) break; // what it escapes has not come yet
+            read++;
+          } else if (c === '"') inString = false;
+        } else if (c === '"') inString = true;
+        else if (c === "{" && depth++ === 0) {
+          text = text.slice(read);
+          read = 0;
+        } else if (c === "}" && --depth === 0) {
+          const { name, arguments: args } = JSON.parse(text.slice(0, read + 1)) as Omit<ToolCall, "id">;
+          calls.push({ type: "toolCall", call: { id: newId(), name, arguments: args } });
+          text = text.slice(read + 1);
+          read = -1;
+        }
       }
+      return calls;
     },
+    finish: () => (depth > 0 ? [{ type: "text", text }] : []),
   };
 }
 

@@ -121,12 +121,20 @@ export async function* answer(
       emitted(results.reduce((sum, { completionTokens }) => sum + completionTokens, 0));
       reason = results[0]?.finishReason ?? "stop";
       return results;
+    } catch (error) {
+      throw blamed(error, jobs[0]?.guideField);
     } finally {
       leave(reason !== "error");
     }
   } finally {
     observed.ended(caller.signal.aborted ? "abort" : reason);
   }
+}
+
+/** What is wrong with a guide is said of the field that it came in. */
+function blamed(error: unknown, field: string | undefined): unknown {
+  if (field === undefined || !(error instanceof OutriderError) || error.code !== "ERR_GRAMMAR") return error;
+  return new OutriderError(error.code, error.message, { param: field, cause: error });
 }
 
 /** Takes from whichever has something; ends all when one fails or the consumer leaves. */

@@ -195,8 +195,8 @@ function createRoutes(options: AppOptions): Route[] {
     route("post", "/v1/completions", "Continue a text.", completionRequest(limits), async (c, body) => {
       const [caller, model] = [c.get("caller"), c.get("model")!];
       return body.stream
-        ? await streamed(c, completionStream(options, caller, model, body, limits.n), "[DONE]")
-        : c.json(await completion(options, caller, model, body, limits.n));
+        ? await streamed(c, completionStream(options, caller, model, body, limits), "[DONE]")
+        : c.json(await completion(options, caller, model, body, limits));
     }),
     route(
       "post",

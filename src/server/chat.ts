@@ -11,7 +11,8 @@ import {
   withSeed,
 } from "./answer.js";
 import { collect } from "./answer-reader.js";
-import { badField, toChatMessages, wantedOf } from "./conversation.js";
+import { toChatMessages, wantedOf } from "./conversation.js";
+import { badField, guideOf } from "./guide.js";
 import type { Limits } from "./limits.js";
 import { chatLogprobs } from "./logprobs.js";
 import type { Job, JobResult } from "./protocol.js";
@@ -30,9 +31,11 @@ export function chatJobs(body: ChatRequest, limits: Limits): Job[] {
       tools: body.tools ?? [],
       choice: typeof choice === "string" ? choice : choice.function,
       parallel: body.parallel_tool_calls ?? true,
-      format:
-        format.type === "json_schema" ? { type: format.type, schema: format.json_schema.schema } : format,
-      formatField: "response_format",
+      guide: guideOf(body, limits, {
+        field: "response_format",
+        type: format.type,
+        ...(format.type === "json_schema" && { schema: format.json_schema.schema }),
+      }),
     },
     limits,
   );
@@ -41,7 +44,7 @@ export function chatJobs(body: ChatRequest, limits: Limits): Job[] {
     maxTokens: body.max_completion_tokens ?? body.max_tokens ?? undefined,
     stop: body.stop ?? undefined,
     top: body.top_logprobs ?? undefined,
-    guide,
+    guide: guide?.guide,
   };
   const prompt = {
     messages: toChatMessages(body.messages),
@@ -53,6 +56,7 @@ export function chatJobs(body: ChatRequest, limits: Limits): Job[] {
     options: withSeed(options, sample),
     logprobs: body.logprobs ?? false,
     reading,
+    guideField: guide?.field,
   }));
 }
 

@@ -8,32 +8,36 @@ import {
   usage,
   withSeed,
 } from "./answer.js";
-import { badField } from "./conversation.js";
+import { badField, guideOf } from "./guide.js";
+import type { Limits } from "./limits.js";
 import { completionLogprobs } from "./logprobs.js";
 import type { Job, JobPiece, JobPrompt, JobResult } from "./protocol.js";
 import type { CompletionRequest } from "./schemas.js";
 import type { ServerEvent } from "./sse.js";
 
 /** POST /v1/completions: `n` answers to each prompt, prompt after prompt. */
-function completionJobs(body: CompletionRequest, most: number): { jobs: Job[]; prompts: number } {
+function completionJobs(body: CompletionRequest, limits: Limits): { jobs: Job[]; prompts: number } {
   const prompts = promptsOf(body.prompt);
   const n = body.n ?? 1;
-  if (prompts.length * n > most)
+  if (prompts.length * n > limits.n)
     throw badField(
       "prompt",
-      `has ${prompts.length} texts, ${n} answers each: at most ${most} answers are given`,
+      `has ${prompts.length} texts, ${n} answers each: at most ${limits.n} answers are given`,
     );
+  const guide = guideOf(body, limits);
   const options = {
     ...jobOptions(body),
     maxTokens: body.max_tokens ?? undefined,
     stop: body.stop ?? undefined,
     top: body.logprobs ?? undefined,
+    guide: guide?.guide,
   };
   const jobs = prompts.flatMap((prompt) =>
     Array.from({ length: n }, (_, sample) => ({
       prompt,
       options: withSeed(options, sample),
       logprobs: body.logprobs != null,
+      guideField: guide?.field,
     })),
   );
   return { jobs, prompts: prompts.length };
@@ -63,9 +67,9 @@ export async function completion(
   caller: Caller,
   model: string,
   body: CompletionRequest,
-  most: number,
+  limits: Limits,
 ) {
-  const { jobs, prompts } = completionJobs(body, most);
+  const { jobs, prompts } = completionJobs(body, limits);
   const texts: JobPiece[][] = jobs.map(() => []);
   const pieces = answer(server, caller, model, jobs);
   let step = await pieces.next();
@@ -90,9 +94,9 @@ export async function* completionStream(
   caller: Caller,
   model: string,
   body: CompletionRequest,
-  most: number,
+  limits: Limits,
 ): AsyncGenerator<ServerEvent, void, undefined> {
-  const { jobs, prompts } = completionJobs(body, most);
+  const { jobs, prompts } = completionJobs(body, limits);
   const common = head(caller, model);
   const offsets = jobs.map(() => 0);
   const pieces = answer(server, caller, model, jobs);

@@ -1,8 +1,7 @@
-import { OutriderError } from "../errors.js";
-import type { Guide } from "../guided/constraint.js";
 import type { JsonSchema } from "../guided/json-schema.js";
 import type { ChatMessage } from "../text/chat-template.js";
 import type { ToolCall } from "../text/tool-calls.js";
+import { badField, cannot, checkSchema, type FieldGuide } from "./guide.js";
 import type { Limits } from "./limits.js";
 import type { ChatRequest } from "./schemas.js";
 
@@ -21,41 +20,34 @@ export interface Tool {
 export interface Reading {
   /** Names of the tools that may be called; undefined: there are none, and what looks like a call is text. */
   readonly tools?: readonly string[] | undefined;
-  /** The whole answer is a call, as JSON. */
+  /** The whole answer is a call, or a list of calls, as JSON. */
   readonly forced: boolean;
 }
 
 /** What a conversation's request wants of the answer, beside sampling. */
 export interface Wanted {
   readonly tools?: readonly Tool[] | undefined;
-  readonly guide?: Guide | undefined;
+  readonly guide?: FieldGuide | undefined;
   readonly reading: Reading;
 }
 
-export const badField = (param: string, problem: string) =>
-  new OutriderError("ERR_BAD_REQUEST", `${param} ${problem}`, { param });
-
-/** Output that cannot be enforced is refused, never given unconstrained. */
-const cannot = (param: string, problem: string) =>
-  new OutriderError("ERR_GRAMMAR", `${param} ${problem}`, { param });
+/** Calls that one answer makes at most, where it must make some. */
+const mostCalls = 16;
 
 export interface WantedFields {
   readonly tools: readonly Tool[];
   readonly choice: "none" | "auto" | "required" | { readonly name: string };
   readonly parallel: boolean;
-  readonly format: { readonly type: string; readonly schema?: JsonSchema };
-  /** The field that `format` came in. */
-  readonly formatField: string;
+  readonly guide: FieldGuide | undefined;
 }
 
 /**
- * Tools that must be called and formats become guides, which the answer cannot leave. Throws ERR_BAD_REQUEST,
- * ERR_GRAMMAR.
+ * Tools that must be called become a guide, which the answer cannot leave: one call, or a list of calls where several
+ * are allowed. Throws ERR_BAD_REQUEST, ERR_GRAMMAR.
  */
 export function wantedOf(fields: WantedFields, limits: Limits): Wanted {
-  const { choice, format, formatField } = fields;
+  const { choice, guide } = fields;
   const tools = choice === "none" ? [] : fields.tools;
-  const guide = guideOf(format, formatField, limits);
   if (choice === "none" || tools.length === 0) {
     if (choice === "required" || typeof choice === "object")
       throw badField("tool_choice", "asks for a call, and there are no tools");
@@ -64,7 +56,7 @@ export function wantedOf(fields: WantedFields, limits: Limits): Wanted {
   const names = tools.map((tool) => tool.function.name);
   const twice = names.find((name, i) => names.indexOf(name) !== i);
   if (twice !== undefined) throw badField("tools", `has two functions called "${twice}"`);
-  if (guide !== undefined) throw cannot(formatField, "cannot be enforced together with tools");
+  if (guide !== undefined) throw cannot(guide.field, "cannot be enforced together with tools");
   if (!fields.parallel && choice === "auto")
     throw cannot("parallel_tool_calls", "of false cannot be enforced unless tool_choice asks for a call");
   if (choice === "auto") {
@@ -89,27 +81,9 @@ export function wantedOf(fields: WantedFields, limits: Limits): Wanted {
     additionalProperties: false,
   }));
   const call: JsonSchema = calls.length === 1 ? calls[0]! : { anyOf: calls };
-  return { tools, guide: { json: call }, reading: { tools: names, forced: true } };
-}
-
-function guideOf({ type, schema }: WantedFields["format"], field: string, limits: Limits): Guide | undefined {
-  if (type === "text") return undefined;
-  if (type === "json_object") return { json: true };
-  checkSchema(schema!, field, limits);
-  return { json: schema! };
-}
-
-function checkSchema(schema: JsonSchema, field: string, limits: Limits): void {
-  const size = JSON.stringify(schema).length;
-  if (size > limits.schema)
-    throw cannot(field, `has a schema of ${size} characters, at most ${limits.schema} are allowed`);
-  if (depthOf(schema, limits.schemaDepth) > limits.schemaDepth)
-    throw cannot(field, `has a schema nested more than ${limits.schemaDepth} deep`);
-}
-
-function depthOf(value: unknown, most: number): number {
-  if (typeof value !== "object" || value === null || most < 0) return 0;
-  return 1 + Math.max(0, ...Object.values(value).map((item) => depthOf(item, most - 1)));
+  const several = choice === "required" && fields.parallel;
+  const json: JsonSchema = several ? { type: "array", items: call, minItems: 1, maxItems: mostCalls } : call;
+  return { tools, guide: { guide: { json }, field: "tools" }, reading: { tools: names, forced: true } };
 }
 
 /** Messages as the templates take them. */

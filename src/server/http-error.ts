@@ -69,14 +69,13 @@ const apiNames: Readonly<Record<string, string>> = {
   maxTokens: "max_tokens",
   draftLength: "outrider.draft_length",
   strategy: "outrider.strategy",
-  guide: "response_format",
+  ignoreEnd: "ignore_eos",
 };
 
 /** The field at fault where the library knows none. */
 const fields: Partial<Record<ErrorCode, string>> = {
   ERR_TEMPLATE: "messages",
   ERR_TEMPLATE_LIMIT: "messages",
-  ERR_GRAMMAR: "response_format",
 };
 
 /** The answer to a request that failed. What was not thrown on purpose tells nothing of the server's insides. */

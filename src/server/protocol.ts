@@ -1,4 +1,4 @@
-import type { GenerateOptions, ModelInfo } from "../api/model.js";
+import type { GenerateOptions, LoadOptions, ModelInfo } from "../api/model.js";
 import type { PassTrace } from "../decoding/decode.js";
 import type { DecodeStats } from "../decoding/stats.js";
 import type { Pooling } from "../engine/embedder.js";
@@ -11,11 +11,10 @@ import type { Reading } from "./conversation.js";
 // typed arrays and undefined pass.
 
 /** What an engine's process loads; from the command line alone, never from a request. */
-export interface EngineSource {
+export interface EngineSource
+  extends Pick<LoadOptions, "threads" | "context" | "precise" | "quantize" | "memoryLimit" | "learn"> {
   readonly file: string;
   readonly draftModel?: string | undefined;
-  readonly threads?: number | undefined;
-  readonly context?: number | undefined;
 }
 
 export type JobPrompt =
@@ -35,6 +34,8 @@ export interface Job {
   readonly logprobs: boolean;
   /** How a conversation's answer is taken apart; undefined: it is text. */
   readonly reading?: Reading | undefined;
+  /** The request's field that the guide came from; errors name it. */
+  readonly guideField?: string | undefined;
 }
 
 export interface TokenLogprob {

@@ -2,6 +2,7 @@ import type { ChatMessage } from "../text/chat-template.js";
 import type { ToolCall } from "../text/tool-calls.js";
 import { type Answering, answer, type Caller, jobOptions, outriderStats, timings, usage } from "./answer.js";
 import { toToolCall, wantedOf } from "./conversation.js";
+import { guideOf } from "./guide.js";
 import type { Limits } from "./limits.js";
 import type { Job, JobResult } from "./protocol.js";
 import type { ResponsesRequest } from "./schemas.js";
@@ -16,8 +17,7 @@ function responseJob(body: ResponsesRequest, limits: Limits): Job {
       tools: (body.tools ?? []).map(({ type, ...rest }) => ({ type, function: rest })),
       choice,
       parallel: body.parallel_tool_calls ?? true,
-      format,
-      formatField: "text.format",
+      guide: guideOf(body, limits, { field: "text.format", ...format }),
     },
     limits,
   );
@@ -28,9 +28,10 @@ function responseJob(body: ResponsesRequest, limits: Limits): Job {
       : toMessages(body.input);
   return {
     prompt: { messages: [...system, ...said], tools },
-    options: { ...jobOptions(body), maxTokens: body.max_output_tokens ?? undefined, guide },
+    options: { ...jobOptions(body), maxTokens: body.max_output_tokens ?? undefined, guide: guide?.guide },
     logprobs: false,
     reading,
+    guideField: guide?.field,
   };
 }
 

@@ -63,6 +63,33 @@ const outriderOptions = z
   })
   .describe("Outrider's extension.");
 
+const choices = list(z.string().min(1, { error: "is empty" }), 1, 1024, "texts");
+const regex = z
+  .string()
+  .describe("The whole text matches this pattern, of JavaScript's syntax without look-around.");
+const grammar = z
+  .string()
+  .describe("The text is what this grammar describes, in llama.cpp's notation (GBNF).");
+
+/** What the whole text must be, as vLLM and llama.cpp call it; at most one of them. */
+const guideFields = {
+  structured_outputs: optional(
+    z.strictObject({
+      regex: optional(regex),
+      grammar: optional(grammar),
+      choice: optional(choices).describe("The text is one of these."),
+      json: optional(jsonSchema).describe("The text is JSON that satisfies this schema."),
+      json_object: optional(only(true)).describe("The text is a JSON object."),
+    }),
+  ).describe("vLLM's field: one of these says what the whole text is."),
+  guided_regex: optional(regex),
+  guided_grammar: optional(grammar),
+  guided_choice: optional(choices),
+  guided_json: optional(jsonSchema),
+  grammar: optional(grammar),
+  json_schema: optional(jsonSchema),
+};
+
 /** What decides how tokens are drawn and where a text ends: the same in all routes. */
 function samplingFields(limits: Limits) {
   return {
@@ -162,6 +189,7 @@ export function chatRequest(limits: Limits) {
   });
   return z.strictObject({
     ...samplingFields(limits),
+    ...guideFields,
     ...streamFields,
     messages: list(message, 1, limits.messages, "messages"),
     max_tokens: optional(whole(0, 2 ** 31 - 1)).describe("Default: what the context holds."),
@@ -232,6 +260,7 @@ const texts = (most: number) =>
 export function completionRequest(limits: Limits) {
   return z.strictObject({
     ...samplingFields(limits),
+    ...guideFields,
     ...streamFields,
     prompt: texts(limits.n).describe(
       "Taken as it is, no chat template: a text, token ids, or several of either.",
@@ -290,6 +319,7 @@ export function responsesRequest(limits: Limits) {
   const { logit_bias: _, ...sampling } = samplingFields(limits);
   return z.strictObject({
     ...sampling,
+    ...guideFields,
     input: z.union([z.string(), list(item, 1, limits.messages, "items")]),
     instructions: optional(z.string()),
     max_output_tokens: optional(whole(0, 2 ** 31 - 1)),
@@ -372,3 +402,4 @@ export type CompletionRequest = z.infer<ReturnType<typeof completionRequest>>;
 export type ResponsesRequest = z.infer<ReturnType<typeof responsesRequest>>;
 export type EmbeddingsRequest = z.infer<ReturnType<typeof embeddingsRequest>>;
 export type SamplingRequest = Pick<ChatRequest, keyof ReturnType<typeof samplingFields>>;
+export type GuideRequest = Pick<ChatRequest, keyof typeof guideFields>;
