@@ -20,7 +20,6 @@ import { readArguments, readPrompts, round, summary, tokensPerSecond } from "./m
 const PREFILL_TOKENS = 512;
 const START_TOKENS = 20;
 const PASS_PAST = 256;
-const PASS_SIZES = [1, 2, 4, 8, 16, 64];
 const WARM_UP_TOKENS = 16;
 
 const modes = { decode, lookup, prefill, pass, start, load };
@@ -87,7 +86,7 @@ async function prefill({ model, prompts, repetitions, print }, threads) {
   const context = await createContext(model, threads, PREFILL_TOKENS + WARM_UP_TOKENS);
   const sequence = context.getSequence();
   const tokens = someTokens(prompts, PREFILL_TOKENS);
-  await generate(sequence, tokens, 1);
+  await generate(sequence, tokens.slice(0, WARM_UP_TOKENS), 1);
   const all = [];
   for (let i = 0; i < repetitions; i++) all.push((await generate(sequence, tokens, 1)).firstTokenMs);
   const ms = summary(all);
@@ -96,8 +95,8 @@ async function prefill({ model, prompts, repetitions, print }, threads) {
 }
 
 /** What a pass of verification costs: n tokens at once and the greedy pick after each of them. */
-async function pass({ model, prompts, repetitions, print }, threads) {
-  const most = Math.max(...PASS_SIZES);
+async function pass({ model, prompts, repetitions, sizes, print }, threads) {
+  const most = Math.max(...sizes);
   const context = await createContext(model, threads, PASS_PAST + most);
   const sequence = context.getSequence();
   const tokens = someTokens(prompts, PASS_PAST + most);
@@ -116,12 +115,12 @@ async function pass({ model, prompts, repetitions, print }, threads) {
     }
     return ms;
   };
-  const all = new Map(PASS_SIZES.map((n) => [n, []]));
-  for (const n of PASS_SIZES) await onePass(n);
+  const all = new Map(sizes.map((n) => [n, []]));
+  for (const n of sizes) await onePass(n);
   // Sizes in turn, so that a slow moment of the machine falls on all of them.
-  for (let i = 0; i < repetitions; i++) for (const n of PASS_SIZES) all.get(n).push(await onePass(n));
+  for (let i = 0; i < repetitions; i++) for (const n of sizes) all.get(n).push(await onePass(n));
   await context.dispose();
-  for (const n of PASS_SIZES) print(threads, { n, past: PASS_PAST, ms: summary(all.get(n)) });
+  for (const n of sizes) print(threads, { n, past: PASS_PAST, ms: summary(all.get(n)) });
 }
 
 /** From the start of a Node process to its first token, with the file in the page cache. */
@@ -147,7 +146,10 @@ async function start({ file, prompts, repetitions, print }, threads) {
   print(threads, { n: START_TOKENS, ms: summary(all) });
 }
 
-/** From a file in the page cache to a model that has computed a token; what `loadModel` took is measured at the door. */
+/**
+ * From a file in the page cache to a model that has computed a token, without what it takes node-llama-cpp to load and
+ * try its own binary.
+ */
 async function load({ model, print }, threads) {
   const context = await createContext(model, threads, 576);
   for await (const _ of context.getSequence().evaluate([1], { temperature: 0, yieldEogToken: true })) break;
@@ -157,19 +159,20 @@ async function load({ model, print }, threads) {
 
 const usage =
   "node bench/peers/llama-cpp.mjs --file MODEL.gguf --prompts PROMPTS.jsonl " +
-  `--mode ${Object.keys(modes).join("|")} [--threads 1,2] [--max-tokens 128] [--repetitions 5]`;
+  `--mode ${Object.keys(modes).join("|")} [--threads 1,2] [--max-tokens 128] [--repetitions 5] [--sizes 1,2,4,8,16,64]`;
 const options = readArguments(usage, ["file", "prompts", "mode"], {
   file: { type: "string" },
   mode: { type: "string" },
+  sizes: { type: "string", default: "1,2,4,8,16,64" },
 });
+const sizes = options.sizes.split(",").map(Number);
 const { file, mode, threads, maxTokens, repetitions } = options;
 if (!Object.hasOwn(modes, mode)) {
   console.error(`--mode ${mode} is unknown\nusage: ${usage}`);
   process.exit(2);
 }
 const prompts = readPrompts(options.prompts);
-const loadBegin = performance.now();
-const { llama, model } = await loadModel(file);
+const { llama, model, begin: loadBegin } = await loadModel(file);
 const loadedAt = performance.now();
 const common = {
   bench: mode,
@@ -182,5 +185,5 @@ const common = {
 const print = (threadCount, result) =>
   console.log(JSON.stringify({ ...common, threads: threadCount, ...result }));
 for (const count of threads)
-  await modes[mode]({ file, model, prompts, maxTokens, repetitions, print }, count);
+  await modes[mode]({ file, model, prompts, maxTokens, repetitions, sizes, print }, count);
 await llama.dispose();
