@@ -167,6 +167,14 @@ describe("an answer", () => {
     expect(stdout.trimEnd().split("\n")).toHaveLength(2);
   });
 
+  test("of a copy of the embedded model has no warnings, and the copy's name", async () => {
+    const copy = path.join(folder, "copy.gguf");
+    copyFileSync(embeddedModel, copy);
+    const { stdout, stderr } = await outrider(["--model", copy, "--json", "--max-tokens", "2", "Hi"]);
+    expect(stderr).toBe("");
+    expect(lines(stdout)[0].model).toBe("copy");
+  });
+
   test("on another instruction set is the same", async () => {
     const args = ["--model", tiny, "--raw", "--json", "--max-tokens", "8", "abc"];
     const [one] = lines((await outrider(args)).stdout);
@@ -207,6 +215,46 @@ describe.skipIf(process.platform !== "linux")("on a terminal", () => {
     expect((await onTerminal("--quiet", {})).stdout).not.toMatch(statistics);
   });
 });
+
+// A terminal, too.
+test.skipIf(process.platform !== "linux")(
+  "Ctrl-C in a conversation stops an answer, or says how to leave",
+  async () => {
+    const command = `"${process.execPath}" "${main}" chat --max-tokens 1500 --no-learn`;
+    const child = spawn("script", ["-qefc", command, "/dev/null"], {
+      env: { ...process.env, NO_COLOR: "1" },
+    });
+    let seen = "";
+    let heard: () => void = () => undefined;
+    child.stdout.setEncoding("utf8").on("data", (text: string) => {
+      seen += text;
+      heard();
+    });
+    const closed = new Promise<number | null>((resolve) => child.on("close", resolve));
+    const over = closed.then(() => "over");
+    /** Types, and waits for what follows, each behind the one before. */
+    const type = async (keys: string, ...words: string[]) => {
+      child.stdin.write(keys);
+      for (const word of words) {
+        while (!seen.includes(word))
+          if ((await Promise.race([over, new Promise<void>((resolve) => (heard = resolve))])) === "over")
+            return;
+        seen = seen.slice(seen.indexOf(word) + word.length);
+      }
+    };
+    const leaving = ["Ctrl-C again or Ctrl-D leaves", "> "];
+    await type("", "> ");
+    await type("half a quest", "uest");
+    await type("\x03", ...leaving);
+    await type("Tell me a very long story.\r", "story.", ". "); // of the answer
+    await type("\x03", "tokens/pass", "> ");
+    await type("\x03", ...leaving);
+    await type("Say hi.\r", "tokens/pass", "> ");
+    // The second of two leaves; on a machine that takes seconds for the next it counts as a first one.
+    while (child.exitCode === null) await type("\x03", ...leaving);
+    expect(await closed).toBe(0);
+  },
+);
 
 describe("--prompts", () => {
   test("takes prompts, turns and token ids, and gives ids back", async () => {
@@ -260,6 +308,38 @@ describe("--prompts", () => {
   });
 });
 
+test("several answers as text have their ids above them", async () => {
+  const prompts = file("two.jsonl", '{"id":"a","prompt":"Hi"}\n{"question_id":81,"prompt":"Ho"}\n');
+  const args = ["--model", tiny, "--raw", "--quiet", "--max-tokens", "4"];
+  const together = await outrider([...args, "--prompts", prompts]);
+  const [hi, ho] = [await outrider([...args, "Hi"]), await outrider([...args, "Ho"])];
+  expect(together.stdout).toBe(`==> a <==\n${hi.stdout}\n==> 81 <==\n${ho.stdout}`);
+  expect((await outrider([...args, "--prompts", prompts, "--limit", "1"])).stdout).toBe(hi.stdout);
+});
+
+test("score takes texts: after a prompt, or from their second token on", async () => {
+  const prompt = "The capital of France is";
+  const texts = [
+    { id: "likely", prompt, text: " Paris." },
+    { id: "unlikely", prompt, text: " banana." },
+    { id: "whole", text: `${prompt} Paris.` },
+  ];
+  const input = file("texts.jsonl", texts.map((line) => JSON.stringify(line)).join("\n"));
+  const { code, stdout } = await outrider(["score", "--json", "--input", input]);
+  expect(code).toBe(0);
+  const [likely, unlikely, whole] = lines(stdout);
+  expect(Object.keys(likely)).toEqual(["id", "tokens", "logprobs", "top"]);
+  expect(likely.tokens).toHaveLength(2);
+  expect(likely.logprobs[0]).toBeGreaterThan(unlikely.logprobs[0]);
+  expect(whole.tokens.slice(-2)).toEqual(likely.tokens);
+  expect(whole.logprobs.slice(-2)).toEqual(likely.logprobs);
+  for (const line of [{ prompt: "a" }, { tokens: [1] }, { prompt: 3, text: "a" }, {}]) {
+    const wrong = await outrider(["score", "--input", file("wrong.jsonl", JSON.stringify(line))]);
+    expect(wrong).toMatchObject({ code: 2, stdout: "" });
+    expect(wrong.stderr).toMatch(/wrong\.jsonl:1: (expected "text"|prompt is "3", expected text)/);
+  }
+});
+
 test("score: what the tiny model's golden says", async () => {
   const golden = JSON.parse(readFileSync(tiny.replace(/\.gguf$/, ".json"), "utf8")).prompts[0];
   const input = file(
@@ -295,10 +375,24 @@ describe("inspect", () => {
       "general.architecture",
       "blk.N.attn_q.weight",
       "576 × 49,152",
-      "keys and values of 8,192 tokens",
+      "keys and values of a text of 8,192 tokens",
+      "has no token for the bytes 04",
     ])
       expect(stdout).toContain(part);
-    expect(Math.max(...stdout.split("\n").map((line) => line.length))).toBeLessThanOrEqual(80);
+    // A path stays whole, however long.
+    const rest = stdout.split("\n").filter((line) => !line.includes(embeddedModel));
+    expect(Math.max(...rest.map((line) => line.length))).toBeLessThanOrEqual(80);
+  });
+
+  test("counts the memory as --memory-limit does", async () => {
+    const needed = /together, as --memory-limit counts +(\d+) MB/.exec(
+      (await outrider(["inspect"])).stdout,
+    )![1];
+    const refused = await outrider(["--memory-limit", "0.3", "hi"]);
+    expect(refused.code).toBe(3);
+    expect(refused.stderr).toContain(
+      `takes ${(Number(needed) / 1000).toFixed(2)} GB of memory (weights 0.10 GB,`,
+    );
   });
 
   test("as JSON, of a model that cannot be run too", async () => {
@@ -382,6 +476,16 @@ test("bench gives numbers with their circumstances", async () => {
     expect(values).toHaveLength(record.repetitions);
     expect(median).toBeGreaterThan(0);
   }
+});
+
+test("strategies: every description whole, within 80 columns", async () => {
+  const { code, stdout } = await outrider(["strategies"]);
+  expect(code).toBe(0);
+  expect(Math.max(...stdout.split("\n").map((line) => line.length))).toBeLessThanOrEqual(80);
+  const words = (text: string) => text.split(/\s+/).join(" ");
+  const [all] = lines((await outrider(["strategies", "--json"])).stdout);
+  for (const { name, summary } of all)
+    for (const word of [name, ...summary.split(" ")]) expect(words(stdout)).toContain(word);
 });
 
 describe("errors are one line with a code", () => {

@@ -41,6 +41,7 @@ import { ChatSession } from "./chat.js";
 import { Generation, type GenerationResult, type Piece } from "./generation.js";
 import { cacheFolder, LearnedFile } from "./learned-file.js";
 import { type LocateOptions, locateModel } from "./locate-model.js";
+import { modelName } from "./model-name.js";
 import { checkTokens, rejectUnknownKeys, wholeNumber } from "./options.js";
 import { mostSamples, type SampleSpread, sampleSeeds } from "./samples.js";
 import { type ScoreOptions, type ScoreResult, score } from "./score.js";
@@ -210,6 +211,7 @@ export type Prompt = string | readonly ChatMessage[] | readonly number[];
 
 export interface ModelInfo {
   readonly file: string;
+  /** Of the file, the folder or the repository. */
   readonly name: string;
   readonly architecture: string;
   readonly config: ModelConfig;
@@ -244,7 +246,7 @@ export async function load(source: string = embeddedModel, options: LoadOptions 
   }
 }
 
-function openTokenizer(source: ModelSource): Tokenizer {
+export function openTokenizer(source: ModelSource): Tokenizer {
   if (source.format === "GGUF") return tokenizerFromMetadata(source.metadata);
   if (source.tokenizer === undefined)
     throw new OutriderError("ERR_TOKENIZER", `${source.path}: the folder has no tokenizer.json`);
@@ -325,10 +327,9 @@ export class Model implements AsyncDisposable {
       const tuned = await tunedFile(weights, cacheFolder());
       const kept = await readTuned(tuned, engine.config.layers);
       if (kept) engine.draftLayers = kept;
-      const name = weights.metadata.get("general.name");
       const info = {
         file,
-        name: typeof name === "string" ? name : path.basename(source),
+        name: modelName(source, file),
         architecture: String(weights.metadata.get("general.architecture")),
         config: engine.config,
         context: engine.context,
@@ -465,7 +466,7 @@ export class Model implements AsyncDisposable {
     const vocab = this.info.config.vocab;
     const prompt =
       typeof options.prompt === "string"
-        ? this.tokenize(options.prompt)
+        ? this.#beginning(this.tokenize(options.prompt))
         : checkTokens("prompt", options.prompt, vocab);
     const tokens =
       typeof options.tokens === "string"
@@ -493,12 +494,10 @@ export class Model implements AsyncDisposable {
           param: "pooling",
         },
       );
-    let tokens: readonly number[];
-    if (typeof input === "string") {
-      const ids = this.tokenizer.encode(input);
-      const { bosId, addBos } = this.tokenizer;
-      tokens = addBos && bosId !== undefined ? [bosId, ...ids] : ids;
-    } else tokens = checkTokens("input", input, this.info.config.vocab);
+    const tokens =
+      typeof input === "string"
+        ? this.#beginning(this.tokenize(input))
+        : checkTokens("input", input, this.info.config.vocab);
     return this.#engine.embed(tokens, pooling, signal);
   }
 
@@ -514,11 +513,8 @@ export class Model implements AsyncDisposable {
   /** The token ids that `generate` would start from. */
   async promptTokens(prompt: Prompt, options: PromptOptions = {}): Promise<readonly number[]> {
     const { signal } = options;
-    if (typeof prompt === "string" && options.raw) {
-      const ids = await this.tokenizer.encodeAsync(prompt, { special: true, signal });
-      const { bosId, addBos } = this.tokenizer;
-      return addBos && bosId !== undefined && ids[0] !== bosId ? [bosId, ...ids] : ids;
-    }
+    if (typeof prompt === "string" && options.raw)
+      return this.#beginning(await this.tokenizer.encodeAsync(prompt, { special: true, signal }));
     if (typeof prompt !== "string" && (prompt.length === 0 || typeof prompt[0] === "number"))
       return checkTokens("prompt", prompt, this.info.config.vocab);
     const messages: readonly ChatMessage[] =
@@ -544,6 +540,12 @@ export class Model implements AsyncDisposable {
       },
       signal,
     });
+  }
+
+  /** A text from its first token on: many models want BOS before it. */
+  #beginning(ids: readonly number[]): readonly number[] {
+    const { bosId, addBos } = this.tokenizer;
+    return addBos && bosId !== undefined && ids[0] !== bosId ? [bosId, ...ids] : ids;
   }
 
   #tooLong(tokens: number): OutriderError {

@@ -4,7 +4,7 @@ import { maxStep } from "../engine/sequence.js";
 import { OutriderError } from "../errors.js";
 
 export interface ScoreOptions {
-  /** Text (taken as it is, without a template) or token ids; at least one token. */
+  /** Text (as it is, without a template; BOS before it where the model wants one) or token ids; at least one token. */
   readonly prompt: string | readonly number[];
   /** What follows the prompt: text or token ids. */
   readonly tokens: string | readonly number[];

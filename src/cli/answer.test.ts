@@ -1,7 +1,7 @@
 import { afterEach, expect, test, vi } from "vitest";
 import { newStats } from "../decoding/stats.js";
 import { Generation, type GenerationResult, OutriderError, type Piece } from "../index.js";
-import { showAnswer, summary } from "./answer.js";
+import { type ShowFlags, showAnswer, summary } from "./answer.js";
 
 afterEach(() => vi.restoreAllMocks());
 
@@ -27,22 +27,31 @@ const piece = (text: string): Piece => ({
   drafter: "none",
 });
 
-/** What reaches stdout. */
-async function shown(end: () => void): Promise<{ text: string; outcome: unknown }> {
+/** What reaches stdout and stderr. */
+async function shown(
+  end: () => void,
+  flags: ShowFlags = {},
+  tokens = 1,
+): Promise<{ text: string; told: string; outcome: unknown }> {
   let text = "";
+  let told = "";
   vi.spyOn(process.stdout, "write").mockImplementation((part) => {
     text += String(part);
     return true;
   });
-  const partial = { ...result };
+  vi.spyOn(process.stderr, "write").mockImplementation((part) => {
+    told += String(part);
+    return true;
+  });
+  const partial = { ...result, stats: { ...newStats(), tokens } };
   const run = new Generation(partial, async function* () {
     yield piece("on");
     partial.text = "one"; // "e" may have been the beginning of a stop string
     end();
   });
-  const outcome = await showAnswer(run, true).catch((error: unknown) => error);
+  const outcome = await showAnswer(run, flags).catch((error: unknown) => error);
   vi.restoreAllMocks();
-  return { text, outcome };
+  return { text, told, outcome };
 }
 
 test("an aborted answer is shown as far as it came, with what was held back", async () => {
@@ -59,6 +68,17 @@ test("another error is thrown, on a line of its own", async () => {
   });
   expect(text).toBe("on\n");
   expect(outcome).toMatchObject({ code: "ERR_RUNTIME_NAN" });
+});
+
+test("an answer that was cut says so beside it, unless the cut was asked for", async () => {
+  const nothing = () => undefined;
+  expect(await shown(nothing, {}, 2048)).toMatchObject({
+    text: "one\n",
+    told: "The answer was cut after 2,048 tokens: --max-tokens lets it go on.\n",
+  });
+  expect((await shown(nothing, {}, 500)).told).toMatch(/context is full: --context/);
+  expect((await shown(nothing, { maxTokens: 1 })).told).toBe("");
+  expect((await shown(nothing, { quiet: true })).told).toBe("");
 });
 
 test("the line of statistics", () => {

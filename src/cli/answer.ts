@@ -5,6 +5,7 @@ import {
   tokensPerPass,
   tokensPerSecond,
 } from "../index.js";
+import { defaultMaxTokens } from "./options.js";
 import { count, figures } from "./table.js";
 import { paint } from "./terminal.js";
 
@@ -22,12 +23,21 @@ export function summary(result: GenerationResult): string {
   return parts.join(" · ");
 }
 
+export interface ShowFlags {
+  readonly quiet?: boolean;
+  readonly maxTokens?: number;
+}
+
 /**
- * Streams an answer to stdout, with a newline at its end; on a terminal a dim line of statistics follows. An aborted
- * one stays on the screen as far as it came. Other errors are thrown, after the newline.
+ * Streams an answer to stdout, with a newline at its end; on a terminal a dim line of statistics follows. Where one was
+ * cut that nobody wanted cut, stderr says so. An aborted one stays on the screen as far as it came. Other errors are
+ * thrown, after the newline.
  */
-export async function showAnswer(run: Generation, quiet: boolean): Promise<GenerationResult> {
-  const { stdout } = process;
+export async function showAnswer(
+  run: Generation,
+  { quiet = false, maxTokens }: ShowFlags,
+): Promise<GenerationResult> {
+  const { stdout, stderr } = process;
   let shown = 0;
   try {
     for await (const piece of run) {
@@ -43,7 +53,15 @@ export async function showAnswer(run: Generation, quiet: boolean): Promise<Gener
   const result = await run.result;
   stdout.write(`${result.text.slice(shown)}\n`);
   if (stdout.isTTY && !quiet) stdout.write(`${paint(stdout, "dim", summary(result))}\n`);
+  if (result.finishReason === "length" && maxTokens === undefined && !quiet)
+    stderr.write(`${paint(stderr, "dim", whyCut(result.stats.tokens))}\n`);
   return result;
+}
+
+function whyCut(tokens: number): string {
+  return tokens >= defaultMaxTokens
+    ? `The answer was cut after ${plural(tokens, "token")}: --max-tokens lets it go on.`
+    : "The answer was cut where the context is full: --context gives it more room.";
 }
 
 /** One answer as one line of JSON; the keys do not change between releases. */

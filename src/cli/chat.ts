@@ -10,7 +10,10 @@ import { paint } from "./terminal.js";
 /** Lines that arrive this close together were pasted and are one message. */
 const pasteMs = 30;
 
-/** A conversation, until /exit, Ctrl-D, or Ctrl-C where something is to be said. From a pipe: a message a line. */
+/** Two Ctrl-C this close together leave. */
+const leaveMs = 2000;
+
+/** A conversation, until /exit, Ctrl-D, or Ctrl-C twice where something is to be said. From a pipe: a message a line. */
 export async function chat(flags: AnswerFlags & { debug?: boolean }): Promise<number> {
   await using model = await openModel(flags);
   // Says at once, and not after the first message, that a model has no template; and the template is warm then.
@@ -21,11 +24,20 @@ export async function chat(flags: AnswerFlags & { debug?: boolean }): Promise<nu
   const { stdout } = process;
   const { name, instructionSet, threads } = model.info;
   const about = `${name} · ${instructionSet} · ${threads} ${threads === 1 ? "thread" : "threads"}`;
-  const help = "/reset starts again, /exit leaves, Ctrl-C stops an answer";
+  const help = "/reset starts again, /exit or Ctrl-D leaves, Ctrl-C stops an answer";
   if (!flags.quiet) stdout.write(`${paint(stdout, "dim", `${about}\n${help}`)}\n\n`);
   const history: string[] = [];
+  // Meant for an answer that has just ended, before the next question takes it.
+  process.on("SIGINT", () => undefined);
+  let interruptedAt = Number.NEGATIVE_INFINITY;
   for (;;) {
     const message = await ask(history);
+    if (message === interruption) {
+      if (performance.now() - interruptedAt < leaveMs) return 0;
+      interruptedAt = performance.now();
+      stdout.write(`${paint(stdout, "dim", "Ctrl-C again or Ctrl-D leaves")}\n`);
+      continue;
+    }
     if (message === undefined || message === "/exit") return 0;
     if (message === "") continue;
     if (message === "/reset") {
@@ -55,19 +67,22 @@ async function fromPipe(session: ChatSession, flags: AnswerFlags): Promise<numbe
 }
 
 function say(session: ChatSession, message: string, flags: AnswerFlags) {
-  return interruptible((signal) => showAnswer(session.send(message, { signal }), flags.quiet ?? false));
+  return interruptible((signal) => showAnswer(session.send(message, { signal }), flags));
 }
+
+const interruption = Symbol("Ctrl-C");
 
 /**
  * One message; undefined when there are no more. The interface lives for one question only: while an answer streams,
  * the terminal is in its ordinary mode, where Ctrl-C is a signal.
  */
-function ask(history: string[]): Promise<string | undefined> {
+function ask(history: string[]): Promise<string | typeof interruption | undefined> {
   const { stdin, stdout } = process;
   const prompt = paint(stdout, "cyan", "> ");
   const lines = createInterface({ input: stdin, output: stdout, prompt, history: [...history] });
   return new Promise((resolve) => {
     const said: string[] = [];
+    let interrupted = false;
     let pasted: NodeJS.Timeout | undefined;
     lines.on("line", (line) => {
       said.push(line);
@@ -78,14 +93,17 @@ function ask(history: string[]): Promise<string | undefined> {
       }, pasteMs);
     });
     lines.on("history", (entries: string[]) => history.splice(0, history.length, ...entries));
-    lines.on("SIGINT", () => {
-      said.length = 0;
+    const interrupt = () => {
+      interrupted = true;
       lines.close();
-    });
+    };
+    lines.on("SIGINT", interrupt);
+    process.on("SIGINT", interrupt); // sent by another process
     lines.on("close", () => {
+      process.off("SIGINT", interrupt);
       clearTimeout(pasted);
-      if (said.length === 0) stdout.write("\n");
-      resolve(said.length === 0 ? undefined : said.join("\n").trim());
+      if (interrupted || said.length === 0) stdout.write("\n");
+      resolve(interrupted ? interruption : said.length === 0 ? undefined : said.join("\n").trim());
     });
     lines.prompt();
   });

@@ -6,6 +6,7 @@ import { interruptible } from "./interrupt.js";
 import { promptOf, readJsonLines } from "./json-lines.js";
 import { openModel } from "./open-model.js";
 import { type AnswerFlags, generateOptions } from "./options.js";
+import { paint, printable } from "./terminal.js";
 
 export interface GenerateFlags extends AnswerFlags {
   readonly raw?: boolean;
@@ -33,18 +34,23 @@ export async function generate(words: readonly string[], flags: GenerateFlags): 
   if (flags.upstream !== undefined) {
     const { answerUpstream, openUpstream } = await import("./upstream.js");
     const engine = openUpstream(flags.upstream, flags);
-    return answerAll(questions, (question, signal) => answerUpstream(engine, question, flags, signal));
+    return answerAll(questions, flags, (question, signal) => answerUpstream(engine, question, flags, signal));
   }
   await using model = await openModel(flags);
-  return await answerAll(questions, (question, signal) => answer(model, question, flags, signal));
+  return await answerAll(questions, flags, (question, signal) => answer(model, question, flags, signal));
 }
 
 function answerAll(
   questions: readonly Question[],
+  flags: GenerateFlags,
   answerOne: (question: Question, signal: AbortSignal) => Promise<void>,
 ): Promise<number> {
   return interruptible(async (signal) => {
-    for (const question of questions) {
+    for (const [i, question] of questions.entries()) {
+      if (questions.length > 1 && !flags.json) {
+        const title = `==> ${printable(String(question.id))} <==`; // as head and tail part files
+        process.stdout.write(`${i > 0 ? "\n" : ""}${paint(process.stdout, "bold", title)}\n`);
+      }
       await answerOne(question, signal).catch((error: unknown) => {
         throw question.where === undefined ? error : locate(question.where, error);
       });
@@ -62,7 +68,7 @@ async function answer(model: Model, { id, prompt }: Question, flags: GenerateFla
   }
   const run = model.generate(prompt, options);
   if (flags.json) process.stdout.write(`${answerJson(id, model.info.name, await run.result)}\n`);
-  else await showAnswer(run, flags.quiet ?? false);
+  else await showAnswer(run, flags);
 }
 
 async function collect(words: readonly string[], flags: GenerateFlags): Promise<Question[]> {

@@ -60,7 +60,7 @@ export async function models(flags: { readonly json?: boolean }): Promise<number
     process.stdout.write(`no models in ${cache}; outrider pull hf:OWNER/REPO fetches one\n`);
     return 0;
   }
-  const [head, ...lines] = table("lrl", ["model", "size", "last used"], cached.flatMap(rowsOf));
+  const [head, ...lines] = table("rll", ["size", "last used", "model"], cached.flatMap(rowsOf));
   process.stdout.write(`${[paint(process.stdout, "bold", head!), ...lines].join("\n")}\n`);
   return 0;
 }
@@ -73,11 +73,11 @@ function rowsOf({ repository, revisions, bytes, lastUsed }: CachedModel): string
       files.filter(({ name }) => name.endsWith(".gguf")).map((f) => [f.name, f]),
     ),
   );
-  if (gguf.size === 0) return [[`hf:${repository}`, size(bytes), day]];
+  if (gguf.size === 0) return [[size(bytes), day, `hf:${repository}`]];
   return [...gguf.values()].map((file) => [
-    `hf:${repository}:${printable(file.name)}`,
     size(file.bytes),
     day,
+    `hf:${repository}:${printable(file.name)}`,
   ]);
 }
 

@@ -1,16 +1,19 @@
 import { locateModel } from "../api/locate-model.js";
+import { openTokenizer } from "../api/model.js";
+import { defaultSequences } from "../engine/engine.js";
 import { OutriderError } from "../errors.js";
 import { embeddedModel } from "../index.js";
 import { planModel } from "../models/load.js";
-import { availableMemory, judgeMemory, type MemoryVerdict, memoryNeeded } from "../models/memory.js";
+import { availableMemory, judgeMemory, type MemoryVerdict } from "../models/memory.js";
 import { coreInfo } from "../runtime/native.js";
+import { fallbackTemplate } from "../text/fallback-template.js";
 import type { MetadataValue } from "../weights/gguf.js";
 import type { ModelSource, TensorInfo } from "../weights/model-source.js";
 import { openModelSource } from "../weights/open-model-source.js";
 import type { Quantization } from "../weights/quantise.js";
 import { usageError } from "./failure.js";
 import { instructionSetFrom } from "./options.js";
-import { count, megabytes, table } from "./table.js";
+import { count, megabytes, table, wrap } from "./table.js";
 import { paint, printable } from "./terminal.js";
 
 export interface InspectFlags {
@@ -26,19 +29,13 @@ export async function inspect(source: string | undefined, flags: InspectFlags): 
   await using file = await openModelSource(path, flags.quantize);
   const use = whatItTakes(file, flags);
   const instructionSets = { available: coreInfo().instructionSets, used: usedInstructionSet() };
-  process.stdout.write(
-    flags.json ? `${asJson(file, use, instructionSets)}\n` : `${asText(file, use, instructionSets)}\n`,
-  );
+  const tell = flags.json ? asJson : asText;
+  process.stdout.write(`${tell(file, use, remarksOn(file), instructionSets)}\n`);
   return 0;
 }
 
 type Use =
-  | ({
-      readonly supported: true;
-      readonly context: number;
-      readonly weights: number;
-      readonly cache: number;
-    } & MemoryVerdict)
+  | ({ readonly supported: true; readonly context: number } & MemoryVerdict)
   | { readonly supported: false; readonly reason: string };
 
 /** A file that cannot be run can still be looked at. */
@@ -53,12 +50,23 @@ function whatItTakes(file: ModelSource, { context, precise }: InspectFlags): Use
     return {
       supported: true,
       context: positions,
-      ...memoryNeeded(plan, positions, precision),
       ...judgeMemory(plan, positions, precision, availableMemory()),
     };
   } catch (error) {
     if (!(error instanceof OutriderError) || error.code === "ERR_BAD_REQUEST") throw error;
     return { supported: false, reason: error.message };
+  }
+}
+
+/** What is odd about a file's text side, also what is too small for a warning. */
+function remarksOn(file: ModelSource): readonly string[] {
+  try {
+    const tokenizer = openTokenizer(file);
+    const fallback = tokenizer.chatTemplates.size === 0 ? [fallbackTemplate(tokenizer).warning] : [];
+    return [...tokenizer.warnings, ...fallback, ...tokenizer.remarks];
+  } catch (error) {
+    if (!(error instanceof OutriderError)) throw error;
+    return [error.message];
   }
 }
 
@@ -71,7 +79,12 @@ interface InstructionSets {
   readonly used: string;
 }
 
-function asText(file: ModelSource, use: Use, instructionSets: InstructionSets): string {
+function asText(
+  file: ModelSource,
+  use: Use,
+  remarks: readonly string[],
+  instructionSets: InstructionSets,
+): string {
   const bold = (text: string) => paint(process.stdout, "bold", text);
   const section = (align: string, head: readonly string[], rows: readonly (readonly string[])[]) => {
     const [first, ...lines] = table(align, head, rows);
@@ -79,20 +92,32 @@ function asText(file: ModelSource, use: Use, instructionSets: InstructionSets): 
   };
   const memory = use.supported
     ? [
-        ["weights", megabytes(use.weights)],
-        [`keys and values of ${count(use.context)} tokens`, megabytes(use.cache)],
-        ["together", megabytes(use.weights + use.cache)],
-        ["available on this machine", megabytes(use.available)],
-        ...(use.advice === undefined ? [] : [["does not fit", use.advice]]),
+        ...section(
+          "lr",
+          ["memory", ""],
+          [
+            ["weights", megabytes(use.weights)],
+            [`keys and values of a text of ${count(use.context)} tokens`, megabytes(use.cache)],
+            ["values of a pass, the program, loading", megabytes(use.beside)],
+            ["together, as --memory-limit counts", megabytes(use.needed)],
+            ["available on this machine", megabytes(use.available)],
+          ],
+        ),
+        ...(use.advice === undefined ? [] : wrap(`It does not fit: ${use.advice}.`)),
+        ...wrap(
+          "Several texts at a time take keys and values each, as they grow: " +
+            `up to ${megabytes(defaultSequences * use.cache)} in all.`,
+        ),
       ]
-    : [["cannot be run", printable(use.reason)]];
+    : [bold("memory"), ...wrap(`It cannot be run: ${printable(use.reason)}`)];
   const others = instructionSets.available.filter((name) => name !== instructionSets.used);
   return [
     ...section(
-      "lr",
+      "ll",
       ["file", ""],
       [
-        [printable(file.path), megabytes(file.size)],
+        ["path", printable(file.path)],
+        ["size", megabytes(file.size)],
         ["format", file.format],
         ...(file.files.length > 1 ? [["files", String(file.files.length)]] : []),
       ],
@@ -118,7 +143,8 @@ function asText(file: ModelSource, use: Use, instructionSets: InstructionSets): 
       ],
     ),
     "",
-    ...section(use.supported ? "lr" : "ll", ["memory", ""], memory),
+    ...(remarks.length === 0 ? [] : [bold("text"), ...remarks.flatMap((text) => wrap(printable(text))), ""]),
+    ...memory,
     "",
     ...section(
       "ll",
@@ -128,9 +154,15 @@ function asText(file: ModelSource, use: Use, instructionSets: InstructionSets): 
   ].join("\n");
 }
 
+/** Characters shown of a value that is text: a chat template may have thousands. */
+const MOST_SHOWN = 60;
+
 /** A line for a value; arrays by their length, which may be that of a vocabulary. */
 export function shortValue(value: MetadataValue): string {
-  if (typeof value === "string") return printable(value);
+  if (typeof value === "string") {
+    const text = printable(value.slice(0, MOST_SHOWN));
+    return value.length > MOST_SHOWN ? `${text}…` : text;
+  }
   if (typeof value !== "object")
     return typeof value === "number" && !Number.isInteger(value)
       ? String(Number(value.toPrecision(7))) // float32 has no more
@@ -174,7 +206,12 @@ export function groupTensors(tensors: Iterable<TensorInfo>): TensorGroup[] {
   return [...groups.values()];
 }
 
-function asJson(file: ModelSource, use: Use, instructionSets: InstructionSets): string {
+function asJson(
+  file: ModelSource,
+  use: Use,
+  remarks: readonly string[],
+  instructionSets: InstructionSets,
+): string {
   const metadata = Object.fromEntries(
     [...file.metadata].map(([key, value]) => [key, typeof value === "object" ? shortValue(value) : value]),
   );
@@ -193,6 +230,7 @@ function asJson(file: ModelSource, use: Use, instructionSets: InstructionSets): 
         bytes,
       })),
       memory: use,
+      remarks,
       instruction_set: instructionSets.used,
       instruction_sets: instructionSets.available,
     },

@@ -70,6 +70,13 @@ export function tokenIds(line: JsonLine, field: string): readonly number[] | und
   );
 }
 
+/** A field that holds text; undefined where there is none. */
+export function text(line: JsonLine, field: string): string | undefined {
+  const value = line.value[field];
+  if (value === undefined || typeof value === "string") return value;
+  throw usageError(`${line.where}: ${field} is ${quote(JSON.stringify(value))}, expected text`);
+}
+
 /** What a line asks: its `prompt_tokens`, used as they are; else its `prompt`; else the first of its `turns`. */
 export function promptOf(line: JsonLine): Prompt {
   const ids = tokenIds(line, "prompt_tokens");

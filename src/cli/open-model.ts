@@ -33,8 +33,7 @@ export async function openModel(flags: ModelFlags, overrides: LoadOptions = {}):
       onDownload,
       ...overrides,
     });
-    // Of the embedded model it is known, and nothing to be done.
-    if (!flags.quiet && flags.model !== undefined)
+    if (!flags.quiet)
       for (const warning of model.info.warnings) {
         status.clear();
         process.stderr.write(`${paint(process.stderr, "yellow", `warning: ${warning}`)}\n`);

@@ -7,6 +7,9 @@ import { type Quantization, quantizations } from "../weights/quantise.js";
 import { usageError } from "./failure.js";
 import { type GuideFlags, guideFrom } from "./guide.js";
 
+/** Small models often repeat themselves without an end: who waits for an answer gets it back before the context is full. */
+export const defaultMaxTokens = 2048;
+
 /** What every command that opens a model takes. */
 export interface ModelFlags {
   readonly model?: string;
@@ -131,7 +134,11 @@ export function answerOptions(command: Command): Command {
       ).choices(["coupled", "rejection"]),
     )
     .option("--draft-length <n>", "draft exactly so many tokens a pass (default: as many as pay)", parseWhole)
-    .option("--max-tokens <n>", "emit at most so many tokens (default: what the context holds)", parseWhole)
+    .option(
+      "--max-tokens <n>",
+      `emit at most so many tokens (default: ${defaultMaxTokens.toLocaleString("en-US")}, or what the context holds)`,
+      parseWhole,
+    )
     .option("--temperature <x>", "0: always the most likely token (default)", parseNumber)
     .option("--top-k <n>", "draw from the k most likely tokens (default: all)", parseWhole)
     .option("--top-p <x>", "draw from the most likely tokens that add up to p (default: 1)", parseNumber)
@@ -176,7 +183,7 @@ export function generateOptions(flags: AnswerFlags): GenerateOptions {
     strategy: flags.strategy,
     draftLength: flags.draftLength,
     verify: flags.verify,
-    maxTokens: flags.maxTokens,
+    maxTokens: flags.maxTokens ?? defaultMaxTokens,
     temperature: flags.temperature,
     topK: flags.topK,
     topP: flags.topP,

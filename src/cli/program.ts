@@ -78,8 +78,11 @@ export function commandLine(version: string): Command {
 
   const score = program
     .command("score")
-    .description("log-probabilities of given texts")
-    .requiredOption("--input <file>", "JSON lines with prompt_tokens and tokens")
+    .description("log-probabilities of given texts, each after its prompt")
+    .requiredOption(
+      "--input <file>",
+      "JSON lines with text, and prompt before it, or tokens and prompt_tokens; and id",
+    )
     .option("--limit <n>", "the first n lines only", parseCount);
   outputOptions(modelOptions(score)).action(async (flags: ScoreFlags) => {
     process.exitCode = await (await import("./score.js")).score(flags);
@@ -203,7 +206,7 @@ function generateOptionsOf(command: Command): Command {
   return outputOptions(
     answerOptions(modelOptions(command))
       .option("--raw", "the prompt as it is: no chat template")
-      .option("--prompts <file>", "JSON lines with prompt, turns or prompt_tokens; and id")
+      .option("--prompts <file>", "JSON lines with prompt, turns (the first counts) or prompt_tokens; and id")
       .option("--limit <n>", "the first n lines of --prompts only", parseCount)
       .option("--samples <n>", "so many answers, which share passes; with --temperature", parseCount)
       .addOption(

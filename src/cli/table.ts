@@ -1,6 +1,6 @@
 /**
  * Lines of a table at most `width` characters wide. `align` has one letter a column: l or r. Where the whole would be
- * too wide, the widest column on the left side gives way, its cells cut with an ellipsis.
+ * too wide, the widest column on the left side gives way: its cells go on in further lines, words are never cut.
  */
 export function table(
   align: string,
@@ -18,14 +18,25 @@ export function table(
   if (elastic !== undefined && excess > 0) widths[elastic] = Math.max(8, widths[elastic]! - excess);
   const line = (cells: readonly string[]) =>
     cells
-      .map((cell, i) => {
-        const room = widths[i]!;
-        const cut = cell.length > room ? `${cell.slice(0, room - 1)}…` : cell;
-        return align[i] === "r" ? cut.padStart(room) : cut.padEnd(room);
-      })
+      .map((cell, i) => (align[i] === "r" ? cell.padStart(widths[i]!) : cell.padEnd(widths[i]!)))
       .join("  ")
       .trimEnd();
-  return [head, ...rows].map(line);
+  return [head, ...rows].flatMap((cells) => {
+    const parts = elastic === undefined ? [""] : wrap(cells[elastic]!, widths[elastic]!);
+    return parts.map((part, n) => line(cells.map((cell, i) => (i === elastic ? part : n > 0 ? "" : cell))));
+  });
+}
+
+/** Lines of at most `width` characters; a longer word, a path for one, stands whole on a line of its own. */
+export function wrap(text: string, width = 80): string[] {
+  const lines: string[] = [];
+  for (const word of text.split(" ")) {
+    const last = lines.at(-1);
+    if (last !== undefined && last.length + 1 + word.length <= width)
+      lines[lines.length - 1] = `${last} ${word}`;
+    else lines.push(word);
+  }
+  return lines;
 }
 
 /** 1234567 → "1,234,567". */

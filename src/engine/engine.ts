@@ -41,7 +41,7 @@ export interface EngineOptions {
 
 const defaultContext = 8192;
 const defaultChunk = 512;
-const defaultSequences = 4;
+export const defaultSequences = 4;
 /** The part of the cache that finished texts may fill for those who begin in the same way. */
 const KEPT_SHARE = 1 / 4;
 
@@ -62,7 +62,7 @@ export class Engine implements AsyncDisposable {
   /** Most positions of one sequence. */
   readonly context: number;
   readonly prefillChunk: number;
-  /** Bytes in memory when every sequence is full. */
+  /** Bytes: packed weights, and the cache of one full context. */
   readonly memory: { readonly weights: number; readonly cache: number };
   /** Part of the weights that a pass reads which lies in the layers, about. */
   readonly layerShare: number;

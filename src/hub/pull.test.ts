@@ -9,7 +9,7 @@ import { Seeded } from "../../test/support/seeded.js";
 import { listCached, removeCached } from "./cache.js";
 import { locate, pull } from "./pull.js";
 import type { Patience } from "./request.js";
-import type { HubSettings } from "./settings.js";
+import { type HubSettings, hubSettings } from "./settings.js";
 
 const MiB = 2 ** 20;
 const run = promisify(execFile);
@@ -99,8 +99,12 @@ describe("a good server", () => {
     const error = await refusal(locate({ ...settings, offline: true }, "hf:o/other"));
     expect(error).toMatchObject({
       code: "ERR_DOWNLOAD",
-      message: expect.stringContaining("outrider pull hf:o/other"),
+      message: expect.stringMatching(/not to be used; outrider pull hf:o\/other fetches it$/),
     });
+    const { offline } = await hubSettings({ HF_HUB_OFFLINE: "1" }, false);
+    expect((await refusal(pull({ ...settings, offline }, "hf:o/other"))).message).toMatch(
+      /while HF_HUB_OFFLINE is set; without it outrider pull hf:o\/other fetches it$/,
+    );
   });
 
   test("progress ends at the total and never goes beyond it", async () => {
@@ -513,7 +517,7 @@ describe("the command line", () => {
   test("models, rm, and errors without the token", async () => {
     expect((await cli(["models"])).stdout).toContain("no models");
     await cli(["pull", name, "--quiet"]);
-    expect((await cli(["models"])).stdout).toMatch(/hf:o\/r:m-Q4_K_M\.gguf +17\.8 MB +\d{4}-\d\d-\d\d/);
+    expect((await cli(["models"])).stdout).toMatch(/17\.8 MB  \d{4}-\d\d-\d\d  hf:o\/r:m-Q4_K_M\.gguf/);
     expect(JSON.parse((await cli(["models", "--json"])).stdout)).toMatchObject({
       name: "hf:o/r",
       bytes: large.length,

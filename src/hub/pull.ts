@@ -110,7 +110,8 @@ async function offlineModel(settings: HubSettings, name: HubName, given: string)
   if (cached !== undefined) return cached;
   throw new OutriderError(
     "ERR_DOWNLOAD",
-    `${given} is not in the cache (${settings.cache}), and the network is not to be used now; outrider pull ${given} fetches it`,
+    `${given} is not in the cache (${settings.cache}), and the network is not to be used` +
+      `${settings.offline === "HF_HUB_OFFLINE" ? " while HF_HUB_OFFLINE is set; without it" : ";"} outrider pull ${given} fetches it`,
   );
 }
 

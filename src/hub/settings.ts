@@ -9,8 +9,8 @@ export interface HubSettings {
   readonly endpoint: string;
   /** `HF_TOKEN`, or what `hf auth login` left. Goes to the endpoint's own host only. */
   readonly token: string | undefined;
-  /** `HF_HUB_OFFLINE`: what is in the cache, or nothing. */
-  readonly offline: boolean;
+  /** What is in the cache, or nothing: because of the environment variable, or since the caller asks for it. */
+  readonly offline: "HF_HUB_OFFLINE" | boolean;
   /**
    * `OUTRIDER_HUB_HOSTS`: hosts of a private network (`HOST` or `HOST:PORT`, with commas between) that the hub may
    * redirect to, as a company's own hub does to its storage.
@@ -35,7 +35,7 @@ export async function hubSettings(env: NodeJS.ProcessEnv, offline = false): Prom
       env.HF_TOKEN ||
       env.HUGGING_FACE_HUB_TOKEN ||
       (await storedToken(env.HF_TOKEN_PATH || join(home, "token"))),
-    offline: offline || /^(1|on|yes|true)$/i.test(env.HF_HUB_OFFLINE ?? ""),
+    offline: /^(1|on|yes|true)$/i.test(env.HF_HUB_OFFLINE ?? "") ? "HF_HUB_OFFLINE" : offline,
     trustedHosts: (env.OUTRIDER_HUB_HOSTS ?? "").split(",").filter((host) => host !== ""),
     cache: env.HF_HUB_CACHE || env.HUGGINGFACE_HUB_CACHE || join(home, "hub"),
   };

@@ -22,15 +22,21 @@ export function memoryNeeded(
 /** Values of a pass, the program, and what loading needs for a while. */
 const BESIDE_THE_MODEL = 128 * 2 ** 20;
 
+/** In bytes; further texts side by side take keys and values of their own as they grow. */
 export interface MemoryVerdict {
-  /** Bytes that must be there: weights, cache, and what a pass needs. */
+  readonly weights: number;
+  /** Keys and values of one text as long as the context. */
+  readonly cache: number;
+  /** Values of a pass, the program, and what loading needs for a while. */
+  readonly beside: number;
+  /** All three: what must be there. */
   readonly needed: number;
   readonly available: number;
   /** Undefined where it fits; else what would, in words. */
   readonly advice: string | undefined;
 }
 
-/** Whether a model with one full context of `context` tokens fits in `available` bytes. */
+/** Whether a model with one text of `context` tokens fits in `available` bytes. */
 export function judgeMemory(
   plan: ModelPlan,
   context: number,
@@ -38,22 +44,22 @@ export function judgeMemory(
   available: number,
 ): MemoryVerdict {
   const { weights, cache } = memoryNeeded(plan, context, precision);
-  const needed = weights + cache + BESIDE_THE_MODEL;
-  if (needed <= available) return { needed, available, advice: undefined };
+  const beside = BESIDE_THE_MODEL;
+  const needed = weights + cache + beside;
+  const advice = needed <= available ? undefined : whatWouldFit(plan, weights, cache / context, available);
+  return { weights, cache, beside, needed, available, advice };
+}
+
+function whatWouldFit(plan: ModelPlan, weights: number, bytesPerPosition: number, available: number): string {
   const rest = available - weights - BESIDE_THE_MODEL;
-  const fitting = Math.floor(rest / (cache / context) / 256) * 256;
-  if (fitting >= 256)
-    return { needed, available, advice: `a context of ${fitting} tokens would fit (--context)` };
+  const fitting = Math.floor(rest / bytesPerPosition / 256) * 256;
+  if (fitting >= 256) return `a context of ${fitting} tokens would fit (--context)`;
   const smaller = quantisations(plan).find(
-    ({ bytes }) => bytes + BESIDE_THE_MODEL + (cache / context) * 256 <= available,
+    ({ bytes }) => bytes + BESIDE_THE_MODEL + bytesPerPosition * 256 <= available,
   );
-  return {
-    needed,
-    available,
-    advice: smaller
-      ? `with --quantize ${smaller.name} its weights would take about ${gigabytes(smaller.bytes)}`
-      : "take a smaller model, or a file of it with fewer bits a weight",
-  };
+  return smaller
+    ? `with --quantize ${smaller.name} its weights would take about ${gigabytes(smaller.bytes)}`
+    : "take a smaller model, or a file of it with fewer bits a weight";
 }
 
 /** What the weights would take that lie in floats. */
@@ -77,8 +83,9 @@ export function checkMemory(file: string, verdict: MemoryVerdict): void {
   if (verdict.advice === undefined) return;
   throw new OutriderError(
     "ERR_MODEL_LIMIT",
-    `${file}: running it takes ${gigabytes(verdict.needed)} of memory, ${gigabytes(verdict.available)} are available: ` +
-      `${verdict.advice}. To try all the same: --memory-limit none (memoryLimit: Infinity)`,
+    `${file}: running it takes ${gigabytes(verdict.needed)} of memory (weights ${gigabytes(verdict.weights)}, keys and ` +
+      `values of one text as long as the context ${gigabytes(verdict.cache)}, beside them ${gigabytes(verdict.beside)}), ` +
+      `${gigabytes(verdict.available)} are available: ${verdict.advice}. To try all the same: --memory-limit none (memoryLimit: Infinity)`,
     { param: "memoryLimit" },
   );
 }

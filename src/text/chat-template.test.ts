@@ -487,9 +487,10 @@ test("BOS is there once if the tokenizer wants it", async () => {
 
 /** A plain object that answers as the tokenizer does. */
 function bind(tokenizer: Tokenizer): Tokenizer {
-  const { vocabSize, bosId, eosId, addBos, endIds, controlTokens, chatTemplates, warnings } = tokenizer;
+  const { vocabSize, bosId, eosId, addBos, endIds, controlTokens, chatTemplates, warnings, remarks } =
+    tokenizer;
   return {
-    ...{ vocabSize, bosId, eosId, addBos, endIds, controlTokens, chatTemplates, warnings },
+    ...{ vocabSize, bosId, eosId, addBos, endIds, controlTokens, chatTemplates, warnings, remarks },
     encode: (text, options) => tokenizer.encode(text, options),
     encodeAsync: (text, options) => tokenizer.encodeAsync(text, options),
     decode: (ids, options) => tokenizer.decode(ids, options),

@@ -31,11 +31,11 @@ export function byteLevelTokenizer(metadata: Metadata, vocabulary: Vocabulary): 
   const warnings = [...vocabulary.warnings];
   const addBos = bosAdded(vocabulary, pre.addBos, warnings);
   const missing = model.missingBytes;
+  const remarks: string[] = [];
   if (missing.length > 0) {
     const list = missing.map((byte) => byte.toString(16).padStart(2, "0")).join(" ");
-    warnings.push(
-      `tokenizer.ggml.tokens has no token for the bytes ${list} (hexadecimal): such text is dropped`,
-    );
+    const text = `tokenizer.ggml.tokens has no token for the bytes ${list} (hexadecimal): they are dropped`;
+    (missing.every(isRare) ? remarks : warnings).push(text);
   }
   return new PipelineTokenizer({
     vocabulary,
@@ -45,7 +45,17 @@ export function byteLevelTokenizer(metadata: Metadata, vocabulary: Vocabulary): 
     prefixSpace: false,
     addBos,
     warnings,
+    remarks,
   });
+}
+
+/**
+ * Whether hardly any text has this byte of UTF-8: control characters but tab and line ends, and what begins a character
+ * of planes 4 to 11 (unassigned) or 16 (private use). Vocabularies learned from text lack some of them.
+ */
+function isRare(byte: number): boolean {
+  const control = byte < 0x20 && byte !== 0x09 && byte !== 0x0a && byte !== 0x0d;
+  return control || byte === 0x7f || byte === 0xf1 || byte === 0xf2 || byte === 0xf4;
 }
 
 /** SentencePiece BPE with scores, `llama` in GGUF files. Throws ERR_TOKENIZER for scores that do not fit. */

@@ -33,6 +33,7 @@ export interface Pipeline {
   readonly prefixSpace: boolean;
   readonly addBos: boolean;
   readonly warnings: readonly string[];
+  readonly remarks?: readonly string[];
   /** How special tokens differ from what the vocabulary says of them, by id. */
   readonly special?: ReadonlyMap<number, Omit<SpecialToken, "id" | "text"> & { normalized?: boolean }>;
 }
@@ -49,6 +50,7 @@ export class PipelineTokenizer implements Tokenizer {
   readonly chatTemplate?: string;
   readonly chatTemplates: ReadonlyMap<string, string>;
   readonly warnings: readonly string[];
+  readonly remarks: readonly string[];
 
   readonly #pipeline: Pipeline;
   /** Tokens of the user's own kind: those found in the text as it is, those in normalised text, and all special ones. */
@@ -70,6 +72,7 @@ export class PipelineTokenizer implements Tokenizer {
     this.chatTemplate = vocabulary.chatTemplates.get("default");
     this.chatTemplates = vocabulary.chatTemplates;
     this.warnings = pipeline.warnings;
+    this.remarks = pipeline.remarks ?? [];
 
     const control: SpecialToken[] = [];
     const user: SpecialToken[] = [];

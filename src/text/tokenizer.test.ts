@@ -86,7 +86,9 @@ test("the embedded model's special tokens", () => {
   expect(smollm.isControl(2)).toBe(true);
   expect(smollm.isControl(905)).toBe(false);
   // The file has no token for these bytes; llama.cpp drops such text as well.
-  expect(smollm.warnings).toEqual([expect.stringContaining("04 06 13 14 16 1d f1 f2")]);
+  expect(smollm.remarks).toEqual([expect.stringContaining("04 06 13 14 16 1d f1 f2")]);
+  expect(smollm.encode("a\x04\x1db")).toEqual([...smollm.encode("a"), ...smollm.encode("b")]);
+  expect(smollm.warnings).toEqual([]);
 });
 
 /** The same numbers everywhere: mulberry32. */

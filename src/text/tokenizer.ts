@@ -28,6 +28,8 @@ export interface Tokenizer {
   readonly chatTemplates: ReadonlyMap<string, string>;
   /** What was odd in the file and could be lived with. */
   readonly warnings: readonly string[];
+  /** What is odd in it and touches hardly any text: for who looks into the file. */
+  readonly remarks: readonly string[];
   /** The tokens of `text`; nothing is added. Lone surrogates count as U+FFFD. */
   encode(text: string, options?: EncodeOptions): number[];
   /** The same, with a turn for the event loop every few milliseconds. Rejects with ERR_ABORTED on `signal`. */
