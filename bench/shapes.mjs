@@ -3,10 +3,11 @@
  *
  *   npm ci --prefix bench/peers --ignore-scripts && npm run build && node bench/shapes.mjs
  *     [--shapes 1b,3b] [--types Q4_0,Q4_K,Q6_K,Q8_0] [--modes load,pass,prefill] [--sizes 1,2,4,8,16,64]
- *     [--rounds 1] [--repetitions 3] [--prefills 2] [--threads 1,2] [--folder /tmp] [--keep] [--out FILE] [--report]
+ *     [--rounds 1] [--repetitions 3] [--prefills 2] [--loads 3] [--threads 1,2] [--folder /tmp] [--keep] [--out FILE] [--report]
  *
  * Can be run piece by piece: every measurement is a line of FILE as soon as it is there, and what is printed at the end
- * is about all lines of FILE for these shapes and types that this core or the peer wrote. `--report` only prints.
+ * is about all lines of FILE for these shapes and types that this core or the peer wrote (remove FILE to begin anew).
+ * `--report` only prints.
  * Contenders take turns, each in a process of its own, the peer with every number of threads; the least of its times
  * counts, and so does the least of ours. A model file is written to the folder, and removed unless it is to be kept for
  * the next piece; a shape for which there is no memory or no disk is left out.
@@ -40,6 +41,7 @@ const { values } = parseArgs({
     rounds: { type: "string", default: "1" },
     repetitions: { type: "string", default: "3" },
     prefills: { type: "string", default: "2" },
+    loads: { type: "string", default: "3" },
     threads: { type: "string", default: Array.from({ length: cores }, (_, i) => i + 1).join() },
     folder: { type: "string", default: tmpdir() },
     out: { type: "string", default: path.join(here, "results/shapes.jsonl") },
@@ -98,25 +100,28 @@ async function measure(shape, type, file, prompts) {
     outrider: { script: "outrider.mjs", threads: [String(cores)] },
     peer: { script: "peers/llama-cpp.mjs", threads: values.threads.split(",") },
   };
-  // One process for all of the peer's settings, but for loading, which is what a process does once.
+  const run = async (mode, contender, setting) => {
+    const begin = performance.now();
+    const found = await lines(contenders[contender].script, [
+      ...["--file", file, "--prompts", prompts, "--mode", mode, "--threads", setting],
+      ...["--repetitions", mode === "prefill" ? values.prefills : values.repetitions],
+      ...["--sizes", values.sizes],
+    ]);
+    for (const line of found) {
+      // The peer's own name of the type may be another one (Q4_K_S).
+      const record = { ...line, shape, type, contender, file: undefined };
+      if (contender === "outrider") record.core = core;
+      appendFileSync(values.out, `${JSON.stringify(record)}\n`);
+    }
+    const seconds = ((performance.now() - begin) / 1000).toFixed(0);
+    console.error(`${shape} ${type}: ${mode} of ${contender}, threads ${setting}: ${seconds} s`);
+  };
+  // A process loads once, and then what it costs depends most on whether the system has memory at hand.
   for (const mode of chosenModes)
-    for (const [contender, { script, threads }] of Object.entries(contenders))
-      for (const setting of mode === "load" ? threads : [threads.join()]) {
-        const begin = performance.now();
-        const repetitions = mode === "prefill" ? values.prefills : values.repetitions;
-        const found = await lines(script, [
-          ...["--file", file, "--prompts", prompts, "--mode", mode, "--threads", setting],
-          ...["--repetitions", repetitions, "--sizes", values.sizes],
-        ]);
-        for (const line of found) {
-          // The peer's own name of the type may be another one (Q4_K_S).
-          const record = { ...line, shape, type, contender, file: undefined };
-          if (contender === "outrider") record.core = core;
-          appendFileSync(values.out, `${JSON.stringify(record)}\n`);
-        }
-        const seconds = ((performance.now() - begin) / 1000).toFixed(0);
-        console.error(`${shape} ${type}: ${mode} of ${contender}, threads ${setting}: ${seconds} s`);
-      }
+    for (let i = 0; i < (mode === "load" ? Number(values.loads) : 1); i++)
+      for (const [contender, { threads }] of Object.entries(contenders))
+        for (const setting of mode === "load" ? threads : [threads.join()])
+          await run(mode, contender, setting);
 }
 
 /** Undefined, or what there is too little of. */

@@ -169,8 +169,8 @@ describe("reading tensors", () => {
     await using file = await openGguf(await save("large.gguf", writeGguf({ metadata: [], tensors }).bytes));
     const sizes: number[] = [];
     for await (const { bytes } of file.read(file.tensors.get("large")!)) sizes.push(bytes.length);
-    expect(Math.max(...sizes)).toBeLessThanOrEqual(4 * 2 ** 20);
-    expect(sizes).toHaveLength(4);
+    expect(Math.max(...sizes)).toBeLessThanOrEqual(2 * 2 ** 20);
+    expect(sizes).toHaveLength(7);
     expect((await readAll(file, "large")).equals(data)).toBe(true);
   });
 

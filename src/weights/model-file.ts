@@ -4,7 +4,11 @@ import { type FileHandle, open } from "node:fs/promises";
 import { OutriderError } from "../errors.js";
 import type { ReadOptions, RowChunk } from "./model-source.js";
 
-const CHUNK_BYTES = 4 * 2 ** 20;
+// Small enough that what was read is packed out of the processor's cache, large enough that the event loop, which two
+// streams pass for each chunk, is not what loading waits for.
+const CHUNK_BYTES = 2 * 2 ** 20;
+/** Of two streams, each with a chunk ahead. */
+const MOST_SPARE = 4;
 const MAX_ROW_BYTES = 64 * 2 ** 20;
 
 /** Rows that lie one after another in a file. */
@@ -113,7 +117,7 @@ export class ModelFile implements AsyncDisposable {
       // Left early: the buffers are free only when the read ahead has ended.
       await next?.catch(() => {});
       this.#spare.push(...buffers.filter((buffer) => buffer.length === CHUNK_BYTES));
-      this.#spare.length = Math.min(this.#spare.length, 2);
+      this.#spare.length = Math.min(this.#spare.length, MOST_SPARE);
     }
   }
 
@@ -130,7 +134,7 @@ export class ModelFile implements AsyncDisposable {
   }
 }
 
-/** What fits in 4 MiB, at least one. */
+/** What fits in a chunk, at least one. */
 export function defaultChunkRows(rowBytes: number): number {
   return Math.max(1, Math.floor(CHUNK_BYTES / rowBytes));
 }

@@ -26,7 +26,7 @@ export interface RowChunk {
 }
 
 export interface ReadOptions {
-  /** Rows in each chunk but the last. Default: what fits in 4 MiB, at least one. */
+  /** Rows in each chunk but the last. Default: what fits in 2 MiB, at least one. */
   readonly chunkRows?: number;
 }
 
