@@ -596,7 +596,19 @@ test("--version and --help", async () => {
     expect(code).toBe(0);
     expect(stdout).toContain("--model <path>");
   }
-  expect((await outrider(["--help"])).stdout).toContain("Examples:");
+  const { stdout } = await outrider(["--help"]);
+  expect(stdout).toContain("Examples:");
+  const commands = [
+    ...stdout
+      .split("Commands:")[1]!
+      .split("Examples:")[0]!
+      .matchAll(/^ {2}(\w+)/gm),
+  ];
+  expect(commands.length).toBeGreaterThan(12);
+  for (const args of [[], ...commands.map(([, name]) => [name!])]) {
+    const help = (await outrider([...args, "--help"])).stdout;
+    expect(Math.max(...help.split("\n").map((line) => line.length)), `${args}`).toBeLessThanOrEqual(80);
+  }
 });
 
 test("tune finds layers for strategy self and keeps them in the cache folder", async () => {

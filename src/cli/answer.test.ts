@@ -31,7 +31,7 @@ const piece = (text: string): Piece => ({
 async function shown(
   end: () => void,
   flags: ShowFlags = {},
-  tokens = 1,
+  tokens = [7],
 ): Promise<{ text: string; told: string; outcome: unknown }> {
   let text = "";
   let told = "";
@@ -43,9 +43,9 @@ async function shown(
     told += String(part);
     return true;
   });
-  const partial = { ...result, stats: { ...newStats(), tokens } };
+  const partial = { ...result, tokens };
   const run = new Generation(partial, async function* () {
-    yield piece("on");
+    yield { ...piece("on"), tokens };
     partial.text = "one"; // "e" may have been the beginning of a stop string
     end();
   });
@@ -72,13 +72,26 @@ test("another error is thrown, on a line of its own", async () => {
 
 test("an answer that was cut says so beside it, unless the cut was asked for", async () => {
   const nothing = () => undefined;
-  expect(await shown(nothing, {}, 2048)).toMatchObject({
+  const tokens = Array.from({ length: 2048 }, (_, i) => i);
+  expect(await shown(nothing, {}, tokens)).toMatchObject({
     text: "one\n",
-    told: "The answer was cut after 2,048 tokens: --max-tokens lets it go on.\n",
+    told: "It was cut after 2,048 tokens; --max-tokens N lets it go on.\n",
   });
-  expect((await shown(nothing, {}, 500)).told).toMatch(/context is full: --context/);
-  expect((await shown(nothing, { maxTokens: 1 })).told).toBe("");
-  expect((await shown(nothing, { quiet: true })).told).toBe("");
+  expect((await shown(nothing, {}, tokens.slice(0, 500))).told).toMatch(/context is full; --context/);
+  expect((await shown(nothing, { maxTokens: 2048 }, tokens)).told).toBe("");
+  expect((await shown(nothing, { quiet: true }, tokens)).told).toBe("");
+});
+
+test("an answer that goes in circles ends, unless somebody said how long it is", async () => {
+  let went = 0;
+  const on = () => {
+    went++;
+  };
+  const circles = Array.from({ length: 200 }, (_, i) => i % 5);
+  expect((await shown(on, {}, circles)).told).toMatch(/^It goes in circles and was cut; --max-tokens/);
+  expect(went).toBe(0);
+  await shown(on, { maxTokens: 2048 }, circles);
+  expect(went).toBe(1);
 });
 
 test("the line of statistics", () => {
@@ -86,5 +99,5 @@ test("the line of statistics", () => {
   expect(summary({ ...result, finishReason: "stop", stats })).toBe(
     "1,234 tokens · 617 tokens/s · 617 passes · 2.00 tokens/pass · auto",
   );
-  expect(summary({ ...result, finishReason: "length", stats })).toMatch(/ · auto · cut at 1,234 tokens$/);
+  expect(summary({ ...result, stats }, 1234)).toMatch(/ · auto · cut at 1,234 tokens$/);
 });

@@ -5,12 +5,13 @@ import {
   tokensPerPass,
   tokensPerSecond,
 } from "../index.js";
+import { goesInCircles } from "./circles.js";
 import { defaultMaxTokens } from "./options.js";
 import { count, figures } from "./table.js";
 import { paint } from "./terminal.js";
 
-/** What the run took, for a line under the answer. */
-export function summary(result: GenerationResult): string {
+/** What the run took, for a line under the answer; also that `maxTokens` cut it, where somebody said how many. */
+export function summary(result: GenerationResult, maxTokens?: number): string {
   const { stats, strategy } = result;
   const parts = [
     plural(stats.tokens, "token"),
@@ -18,7 +19,9 @@ export function summary(result: GenerationResult): string {
     plural(stats.passes, "pass", "passes"),
     `${figures(tokensPerPass(stats))} tokens/pass`,
     strategy,
-    ...(result.finishReason === "length" ? [`cut at ${plural(stats.tokens, "token")}`] : []),
+    ...(result.finishReason === "length" && maxTokens !== undefined
+      ? [`cut at ${plural(stats.tokens, "token")}`]
+      : []),
   ];
   return parts.join(" · ");
 }
@@ -29,20 +32,25 @@ export interface ShowFlags {
 }
 
 /**
- * Streams an answer to stdout, with a newline at its end; on a terminal a dim line of statistics follows. Where one was
- * cut that nobody wanted cut, stderr says so. An aborted one stays on the screen as far as it came. Other errors are
- * thrown, after the newline.
+ * Streams an answer to stdout, with a newline at its end; on a terminal a dim line of statistics follows. Unless
+ * somebody said how many tokens, it ends where it goes in circles, and stderr tells where it was cut. An aborted one
+ * stays on the screen as far as it came. Other errors are thrown, after the newline.
  */
 export async function showAnswer(
   run: Generation,
   { quiet = false, maxTokens }: ShowFlags,
 ): Promise<GenerationResult> {
   const { stdout, stderr } = process;
+  const tokens: number[] = [];
   let shown = 0;
+  let circles = false;
   try {
     for await (const piece of run) {
       stdout.write(piece.text);
       shown += piece.text.length;
+      tokens.push(...piece.tokens);
+      circles = maxTokens === undefined && goesInCircles(tokens);
+      if (circles) break;
     }
   } catch (error) {
     if (!(error instanceof OutriderError && error.code === "ERR_ABORTED")) {
@@ -52,16 +60,19 @@ export async function showAnswer(
   }
   const result = await run.result;
   stdout.write(`${result.text.slice(shown)}\n`);
-  if (stdout.isTTY && !quiet) stdout.write(`${paint(stdout, "dim", summary(result))}\n`);
-  if (result.finishReason === "length" && maxTokens === undefined && !quiet)
-    stderr.write(`${paint(stderr, "dim", whyCut(result.stats.tokens))}\n`);
+  if (quiet) return result;
+  if (stdout.isTTY) stdout.write(`${paint(stdout, "dim", summary(result, maxTokens))}\n`);
+  const why = maxTokens === undefined ? whyCut(result, circles) : undefined;
+  if (why !== undefined) stderr.write(`${paint(stderr, "dim", why)}\n`);
   return result;
 }
 
-function whyCut(tokens: number): string {
-  return tokens >= defaultMaxTokens
-    ? `The answer was cut after ${plural(tokens, "token")}: --max-tokens lets it go on.`
-    : "The answer was cut where the context is full: --context gives it more room.";
+function whyCut({ finishReason, tokens }: GenerationResult, circles: boolean): string | undefined {
+  if (circles) return "It goes in circles and was cut; --max-tokens N lets it go on.";
+  if (finishReason !== "length") return undefined;
+  return tokens.length >= defaultMaxTokens
+    ? `It was cut after ${plural(tokens.length, "token")}; --max-tokens N lets it go on.`
+    : "It was cut where the context is full; --context N gives it more room.";
 }
 
 /** One answer as one line of JSON; the keys do not change between releases. */

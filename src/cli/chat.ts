@@ -1,7 +1,7 @@
 import { createInterface } from "node:readline";
 import type { ChatSession } from "../index.js";
 import { showAnswer } from "./answer.js";
-import { reportFailure } from "./failure.js";
+import { interrupted, reportFailure } from "./failure.js";
 import { interruptible } from "./interrupt.js";
 import { openModel } from "./open-model.js";
 import { type AnswerFlags, generateOptions } from "./options.js";
@@ -46,7 +46,8 @@ export async function chat(flags: AnswerFlags & { debug?: boolean }): Promise<nu
       continue;
     }
     if (/^\/\w+$/.test(message)) {
-      stdout.write(`${paint(stdout, "dim", `there is no ${message}; ${help}`)}\n`);
+      const answer = message === "/help" ? help : `there is no ${message}, see /help`;
+      stdout.write(`${paint(stdout, "dim", answer)}\n`);
       continue;
     }
     await say(session, message, flags).catch((error: unknown) => {
@@ -61,13 +62,16 @@ async function fromPipe(session: ChatSession, flags: AnswerFlags): Promise<numbe
   for await (const line of createInterface({ input: process.stdin })) {
     if (line === "/exit") break;
     if (line === "/reset") session.reset();
-    else if (line !== "" && (await say(session, line, flags)).finishReason === "abort") return 130;
+    else if (line !== "" && (await say(session, line, flags)) === "interrupted") return interrupted;
   }
   return 0;
 }
 
-function say(session: ChatSession, message: string, flags: AnswerFlags) {
-  return interruptible((signal) => showAnswer(session.send(message, { signal }), flags));
+function say(session: ChatSession, message: string, flags: AnswerFlags): Promise<"over" | "interrupted"> {
+  return interruptible(async (signal) => {
+    await showAnswer(session.send(message, { signal }), flags);
+    return signal.aborted ? "interrupted" : "over";
+  });
 }
 
 const interruption = Symbol("Ctrl-C");
@@ -82,7 +86,7 @@ function ask(history: string[]): Promise<string | typeof interruption | undefine
   const lines = createInterface({ input: stdin, output: stdout, prompt, history: [...history] });
   return new Promise((resolve) => {
     const said: string[] = [];
-    let interrupted = false;
+    let wasInterrupted = false;
     let pasted: NodeJS.Timeout | undefined;
     lines.on("line", (line) => {
       said.push(line);
@@ -94,7 +98,7 @@ function ask(history: string[]): Promise<string | typeof interruption | undefine
     });
     lines.on("history", (entries: string[]) => history.splice(0, history.length, ...entries));
     const interrupt = () => {
-      interrupted = true;
+      wasInterrupted = true;
       lines.close();
     };
     lines.on("SIGINT", interrupt);
@@ -102,8 +106,8 @@ function ask(history: string[]): Promise<string | typeof interruption | undefine
     lines.on("close", () => {
       process.off("SIGINT", interrupt);
       clearTimeout(pasted);
-      if (interrupted || said.length === 0) stdout.write("\n");
-      resolve(interrupted ? interruption : said.length === 0 ? undefined : said.join("\n").trim());
+      if (wasInterrupted || said.length === 0) stdout.write("\n");
+      resolve(wasInterrupted ? interruption : said.length === 0 ? undefined : said.join("\n").trim());
     });
     lines.prompt();
   });

@@ -24,7 +24,7 @@ export async function pull(name: string, flags: PullFlags): Promise<number> {
     const { path, commit, files } = await interruptible((signal) =>
       pullModel(settings, name, {
         signal,
-        onProgress: flags.quiet ? undefined : showDownload(status),
+        onProgress: flags.quiet ? undefined : showDownload(status, name),
       }),
     );
     status.clear();
@@ -57,7 +57,7 @@ export async function models(flags: { readonly json?: boolean }): Promise<number
     return 0;
   }
   if (cached.length === 0) {
-    process.stdout.write(`no models in ${cache}; outrider pull hf:OWNER/REPO fetches one\n`);
+    process.stdout.write(`no models in ${cache}\noutrider pull hf:OWNER/REPO fetches one\n`);
     return 0;
   }
   const [head, ...lines] = table("rll", ["size", "last used", "model"], cached.flatMap(rowsOf));

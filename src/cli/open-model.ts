@@ -1,4 +1,5 @@
 import path from "node:path";
+import { isHubName } from "../hub/name.js";
 import type { DownloadProgress } from "../hub/pull.js";
 import { embeddedModel, type LoadOptions, load, type Model } from "../index.js";
 import { downloadLine } from "./download-line.js";
@@ -7,8 +8,12 @@ import { paint, printable, statusLine } from "./terminal.js";
 
 const patienceMs = 500;
 
-/** A listener that tells on a terminal how far a download is. */
-export function showDownload(status: ReturnType<typeof statusLine>): (progress: DownloadProgress) => void {
+/** Says on a terminal that a model of the hub is looked for, and gives a listener that tells how far its download is. */
+export function showDownload(
+  status: ReturnType<typeof statusLine>,
+  name: string,
+): (progress: DownloadProgress) => void {
+  if (isHubName(name)) status.show(`looking for ${name}`);
   const line = downloadLine();
   return (progress) => status.show(line(progress, performance.now()));
 }
@@ -25,7 +30,7 @@ export async function openModel(flags: ModelFlags, overrides: LoadOptions = {}):
     if (!flags.quiet && performance.now() - started > patienceMs)
       status.show(`loading ${printable(path.basename(source))}  ${Math.floor((100 * done) / total)} %`);
   };
-  const onDownload = flags.quiet ? undefined : showDownload(status);
+  const onDownload = flags.quiet ? undefined : showDownload(status, source);
   try {
     const model = await load(source, {
       ...loadOptions(flags, process.env),

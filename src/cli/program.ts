@@ -28,13 +28,15 @@ Examples:
   git diff | outrider --system "Explain this."   the text on standard input
   outrider --model ./model.gguf --temperature 0.8 --seed 7 "Tell me a story."
   outrider generate --prompts questions.jsonl --json > answers.jsonl
-  outrider pull hf:Qwen/Qwen3-0.6B-GGUF          a model from the hub; --model takes such names too
-  outrider inspect ./model.gguf                  what is in a file, and what it takes
-  outrider serve                                 OpenAI's API on http://127.0.0.1:8080
-  outrider verify                                the same bits in every way, on this machine
-  outrider bench                                 how fast, on this machine
+  outrider pull hf:Qwen/Qwen3-0.6B-GGUF          a model from the hub
+  outrider --model hf:Qwen/Qwen3-0.6B-GGUF "Hi"  the same model answers
+  outrider inspect ./model.gguf                  what is in it, what it takes
+  outrider serve                                 OpenAI's API, on port 8080
+  outrider verify                                every way gives the same bits
+  outrider bench                                 how fast it is on this machine
 
-Exit codes: 0 done, 1 other, 2 bad usage, 3 bad model or file, 4 network, 130 Ctrl-C`;
+Exit codes: 0 done, 1 other, 2 bad usage, 3 bad model or file, 4 network,
+130 Ctrl-C`;
 
 /** The command line. Each command's code is loaded when it runs: the others do not delay the first token. */
 export function commandLine(version: string): Command {
@@ -146,7 +148,7 @@ export function commandLine(version: string): Command {
 
   program
     .command("strategies")
-    .description("all ways to decode: what they do, where they come from, what they need")
+    .description("all ways to decode: what they do and need; with --json where they come from")
     .option("--json", "one JSON array")
     .action(async (flags: { json?: boolean }) => {
       process.exitCode = (await import("./strategies.js")).listStrategies(flags);
@@ -154,7 +156,9 @@ export function commandLine(version: string): Command {
 
   const trace = program
     .command("trace")
-    .description("answer a prompt and tell what every pass drafted, verified and kept, as JSON lines")
+    .description(
+      "answer a prompt and tell what every pass drafted, verified and kept: a table, in a pipe JSON lines",
+    )
     .argument("<prompt...>", "what to answer; several words need no quotes")
     .option("--raw", "the prompt as it is: no chat template")
     .option("--dependencies <file>", "draw which token was known in which pass: a file .svg or .html");

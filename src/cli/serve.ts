@@ -60,8 +60,8 @@ export function modelSpecs(flags: ServeFlags): ModelSpec[] {
 /** Models of the hub are fetched before the server starts, so that no request waits for a download. */
 async function located(specs: readonly ModelSpec[], offline: boolean | undefined): Promise<ModelSpec[]> {
   const status = statusLine(process.stderr);
-  const onDownload = showDownload(status);
-  const locate = async (name: string) => await locateModel(name, { offline, onDownload });
+  const locate = async (name: string) =>
+    await locateModel(name, { offline, onDownload: showDownload(status, name) });
   const found: ModelSpec[] = [];
   try {
     for (const { name, source } of specs) {

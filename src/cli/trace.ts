@@ -2,18 +2,20 @@ import { writeFile } from "node:fs/promises";
 import path from "node:path";
 import { OutriderError } from "../errors.js";
 import type { PassTrace } from "../index.js";
+import { rounded, summary } from "./answer.js";
 import { dependencyHtml, dependencySvg } from "./dependencies.js";
 import { interrupted, usageError } from "./failure.js";
 import { interruptible } from "./interrupt.js";
 import { openModel } from "./open-model.js";
 import { type AnswerFlags, generateOptions } from "./options.js";
+import { paint, printable } from "./terminal.js";
 
 export interface TraceFlags extends AnswerFlags {
   readonly raw?: boolean;
   readonly dependencies?: string;
 }
 
-/** Answers a prompt and tells what every pass did: JSON lines, and a picture where asked for. */
+/** Answers a prompt and tells what every pass did: JSON lines, on a terminal a table, and a picture where asked for. */
 export async function trace(words: readonly string[], flags: TraceFlags): Promise<number> {
   const prompt = words.join(" ");
   if (prompt === "")
@@ -28,16 +30,24 @@ export async function trace(words: readonly string[], flags: TraceFlags): Promis
     const passes: PassTrace[] = [];
     const ids: number[] = [];
     const run = model.generate(prompt, options);
-    for await (const piece of run) {
-      if (!piece.pass) continue;
-      passes.push(piece.pass);
-      ids.push(...piece.pass.tokens);
-      if (file === undefined || flags.json) process.stdout.write(`${JSON.stringify(piece.pass)}\n`);
+    const { stdout } = process;
+    const asTable = file === undefined && !flags.json && stdout.isTTY;
+    const textOf = (tokens: readonly number[]) => model.detokenize(tokens, { special: true });
+    if (asTable) stdout.write(`${paint(stdout, "bold", passRow("ms", "kept", "text"))}\n`);
+    for await (const { pass } of run) {
+      if (!pass) continue;
+      passes.push(pass);
+      ids.push(...pass.tokens);
+      if (asTable) stdout.write(`${describePass(pass, textOf)}\n`);
+      else if (file === undefined || flags.json)
+        stdout.write(`${JSON.stringify({ ...pass, ms: rounded(pass.ms) })}\n`);
     }
     if (signal.aborted) return interrupted;
-    const { strategy } = await run.result;
+    const result = await run.result;
+    const { strategy } = result;
+    if (asTable && !flags.quiet) stdout.write(`${paint(stdout, "dim", summary(result, flags.maxTokens))}\n`);
     if (file === undefined) return 0;
-    const tokens = ids.map((id) => ({ id, text: model.detokenize([id], { special: true }) }));
+    const tokens = ids.map((id) => ({ id, text: textOf([id]) }));
     const title = `${strategy}: ${ids.length} tokens in ${passes.length} passes`;
     const picture = kind === ".svg" ? dependencySvg : dependencyHtml;
     await writeFile(file, picture({ title, passes, tokens })).catch((error: unknown) => {
@@ -48,4 +58,18 @@ export async function trace(words: readonly string[], flags: TraceFlags): Promis
     if (!flags.quiet) process.stderr.write(`${title}: ${file}\n`);
     return 0;
   });
+}
+
+const passRow = (ms: string, kept: string, text: string) => `${ms.padStart(6)}  ${kept.padStart(8)}  ${text}`;
+
+/** A pass in a line: its time, drafted tokens that stayed, what it emitted (these in green), who guessed. */
+function describePass(pass: PassTrace, textOf: (tokens: readonly number[]) => string): string {
+  const { tokens, drafted, accepted, sources, ms } = pass;
+  const [guessed, own] = [tokens.slice(0, accepted), tokens.slice(accepted)].map((ids) =>
+    printable(textOf(ids)),
+  );
+  const text = `"${paint(process.stdout, "green", guessed!)}${own}"`;
+  const names = paint(process.stdout, "dim", [...new Set(sources)].join(", "));
+  const kept = drafted.length === 0 ? "" : `${accepted} of ${drafted.length}`;
+  return passRow(ms.toFixed(1), kept, `${text}  ${names}`.trimEnd());
 }

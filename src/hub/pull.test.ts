@@ -517,7 +517,7 @@ describe("the command line", () => {
   test("models, rm, and errors without the token", async () => {
     expect((await cli(["models"])).stdout).toContain("no models");
     await cli(["pull", name, "--quiet"]);
-    expect((await cli(["models"])).stdout).toMatch(/17\.8 MB  \d{4}-\d\d-\d\d  hf:o\/r:m-Q4_K_M\.gguf/);
+    expect((await cli(["models"])).stdout).toMatch(/17\.8 MB {2}\d{4}-\d\d-\d\d {2}hf:o\/r:m-Q4_K_M\.gguf/);
     expect(JSON.parse((await cli(["models", "--json"])).stdout)).toMatchObject({
       name: "hf:o/r",
       bytes: large.length,
