@@ -517,7 +517,18 @@ describe("errors are one line with a code", () => {
     ["an empty prompt", [""], 2, /the prompt is empty/],
     ["nothing on stdin", [], 2, /the prompt is empty/],
     ["a prompt and a file of prompts", ["--prompts", "x", "hi"], 2, /both a prompt and --prompts/],
-    ["a prompt that is too long", ["--context", "8", "Why is the sky blue?"], 2, /the context holds 8/],
+    [
+      "a prompt that is too long",
+      ["--context", "8", "Why is the sky blue?"],
+      2,
+      /the context holds 8\. Shorten it, or .* trained for 8192/,
+    ],
+    [
+      "a prompt that no context holds",
+      ["--model", tiny, "--raw", "x".repeat(2000)],
+      2,
+      /the context holds 512\. Shorten it: the model was trained for no more/,
+    ],
     [
       "a file of prompts that is not there",
       ["--prompts", "nowhere.jsonl"],
@@ -597,6 +608,8 @@ test("--version and --help", async () => {
     expect(stdout).toContain("--model <path>");
   }
   const { stdout } = await outrider(["--help"]);
+  expect((await outrider(["help"])).stdout).toBe(stdout);
+  expect((await outrider(["help", "pull"])).stdout).toBe((await outrider(["pull", "--help"])).stdout);
   expect(stdout).toContain("Examples:");
   const commands = [
     ...stdout

@@ -549,11 +549,15 @@ export class Model implements AsyncDisposable {
   }
 
   #tooLong(tokens: number): OutriderError {
+    const { context } = this.info;
+    const trained = this.info.config.context;
     return new OutriderError(
       "ERR_CONTEXT",
-      `the prompt has ${tokens} tokens, the context holds ${this.info.context}. Shorten it, or load the model ` +
-        `with a larger context (--context; the model was trained for ${this.info.config.context})`,
-      { param: "prompt", details: { n_prompt_tokens: tokens, n_ctx: this.info.context } },
+      `the prompt has ${tokens} tokens, the context holds ${context}. Shorten it` +
+        (context < trained
+          ? `, or load the model with a larger context (--context; the model was trained for ${trained})`
+          : ": the model was trained for no more"),
+      { param: "prompt", details: { n_prompt_tokens: tokens, n_ctx: context } },
     );
   }
 

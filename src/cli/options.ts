@@ -63,11 +63,22 @@ export function parseCount(text: string): number {
   throw new InvalidArgumentError("Expected a whole number from 1.");
 }
 
-/** "8", "0.5": bytes of so many GB; "none": Infinity. */
-export function parseGigabytes(text: string): number {
-  const value = text === "none" ? Number.POSITIVE_INFINITY : 1e9 * parseNumber(text);
+const exponents = ["B", "K", "M", "G", "T"];
+
+/** "8GB", "512MB", "1.5GiB", "1000000": bytes. */
+export function parseSize(text: string): number {
+  const [, digits, unit, binary] = /^(\d+\.?\d*)\s*([KMGTB])?(i)?B?$/i.exec(text) ?? [];
+  const value = Math.floor(
+    Number(digits) * (binary ? 1024 : 1000) ** exponents.indexOf(unit?.toUpperCase() ?? "B"),
+  );
   if (value > 0) return value;
-  throw new InvalidArgumentError("Expected a number of GB, more than 0, or none.");
+  throw new InvalidArgumentError("Expected a size such as 8GB or 512MB.");
+}
+
+/** The same, a bare number meaning GB; "none": Infinity. */
+export function parseMemoryLimit(text: string): number {
+  if (text === "none") return Number.POSITIVE_INFINITY;
+  return parseSize(/^[\d.]+$/.test(text) ? `${text}GB` : text);
 }
 
 /** "1,4,8" */
@@ -93,9 +104,9 @@ export function loadingOptions(command: Command): Command {
     .option("--no-learn", "neither use nor keep what earlier answers taught about drafting (default: both)")
     .addOption(quantizeOption())
     .option(
-      "--memory-limit <gb>",
-      "memory the model may take, or none (default: what is available)",
-      parseGigabytes,
+      "--memory-limit <size>",
+      "memory the model may take, 8GB or none (default: what is available)",
+      parseMemoryLimit,
     )
     .option("--offline", "models of the hub from the cache only");
 }

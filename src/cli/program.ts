@@ -49,6 +49,8 @@ export function commandLine(version: string): Command {
     .argument("[prompt...]", "what to answer; several words need no quotes")
     .addHelpText("after", examples);
   generateOptionsOf(program).action(async (words: string[], flags: GenerateFlags) => {
+    const asked = helpAsked(program, words);
+    if (asked !== undefined) return asked.outputHelp();
     refuseMisspeltCommand(program, words);
     const conversation =
       words.length === 0 &&
@@ -252,6 +254,12 @@ function passOn(program: Command, command: Command): void {
       throw usageError(`${option.long} is not an option of outrider ${command.name()}`);
     command.setOptionValueWithSource(key, program.getOptionValue(key), "cli");
   }
+}
+
+/** `outrider help`, `outrider help chat`; not `outrider help me write a letter`. */
+function helpAsked(program: Command, [help, name, ...more]: readonly string[]): Command | undefined {
+  if (help !== "help" || more.length > 0) return undefined;
+  return name === undefined ? program : program.commands.find((command) => command.name() === name);
 }
 
 /** `outrider inspekt model.gguf` is hardly meant as a prompt. */

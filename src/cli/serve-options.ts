@@ -1,6 +1,6 @@
 import { type Command, InvalidArgumentError, Option } from "commander";
 import { defaultLimits, type Limits } from "../server/limits.js";
-import { loadingOptions, type ModelFlags, parseNumber, parseWhole } from "./options.js";
+import { loadingOptions, type ModelFlags, parseSize, parseWhole } from "./options.js";
 
 export interface ServeFlags extends Omit<ModelFlags, "model" | "json" | "quiet"> {
   readonly model?: readonly string[];
@@ -99,12 +99,4 @@ function parsePort(text: string): number {
   const value = parseWhole(text);
   if (value >= 0 && value < 65_536) return value;
   throw new InvalidArgumentError("Expected a port from 0 to 65535.");
-}
-
-/** "8GB", "512MB", "1.5GB", "1000000". */
-export function parseSize(text: string): number {
-  const [, digits, unit] = /^([\d.]+)\s*([KMGT]i?B?|B)?$/i.exec(text) ?? [];
-  if (digits === undefined) throw new InvalidArgumentError("Expected a size such as 8GB or 512MB.");
-  const power = unit === undefined ? 0 : "BKMGT".indexOf(unit[0]!.toUpperCase());
-  return Math.floor(parseNumber(digits) * 1024 ** power);
 }

@@ -2,7 +2,7 @@
  * A folder of the Hugging Face libraries as a model source: config.json, model.safetensors or its shards with an index,
  * tokenizer.json and what belongs to it. Names, layouts and settings are translated to GGUF's while they are read.
  */
-import { stat } from "node:fs/promises";
+import { readdir, stat } from "node:fs/promises";
 import { join } from "node:path";
 import { OutriderError, quote } from "../errors.js";
 import { toFloat32 } from "./float-vector.js";
@@ -38,8 +38,16 @@ export async function isHuggingFaceFolder(path: string): Promise<boolean> {
 export async function openHuggingFace(folder: string): Promise<ModelSource> {
   const configPath = join(folder, "config.json");
   const config = await readJson(configPath, CONFIG_BYTES);
-  if (config === undefined)
-    throw new OutriderError("ERR_PATH", `${folder}: the folder has no config.json, expected a model`);
+  if (config === undefined) {
+    const files = await readdir(folder).catch(() => []);
+    const gguf = files.find((name) => name.endsWith(".gguf"));
+    throw new OutriderError(
+      "ERR_PATH",
+      gguf === undefined
+        ? `${folder}: the folder has no config.json, expected a model`
+        : `${folder}: the folder has no config.json; name the file in it, ${join(folder, gguf)}`,
+    );
+  }
   const model = describeModel(config, configPath);
   const tokenizer = await readTokenizer(folder, config);
   const opened: Safetensors[] = [];

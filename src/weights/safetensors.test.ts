@@ -311,7 +311,9 @@ describe("folders", () => {
     await mkdir(join(folder, "model.safetensors"));
     await refused(folder, "ERR_PATH", "this is a folder");
     await rm(join(folder, "config.json"));
-    await refused(folder, "ERR_PATH", "has no config.json");
+    await refused(folder, "ERR_PATH", "has no config.json, expected a model");
+    await writeFile(join(folder, "model.Q4_1.gguf"), "");
+    await refused(folder, "ERR_PATH", "name the file in it");
     await symlink("config.json", join(folder, "config.json"));
     await refused(folder, "ERR_PATH", "ELOOP");
   });
