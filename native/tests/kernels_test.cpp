@@ -14,6 +14,19 @@
 
 #include "../src/numbers.h"
 
+// What quantises rows at load, with wide registers and without, is nobody's business but that file's: so the file is here
+// as a whole, optimised as in the core, under another name than that of the linked one.
+#define quantiseRows quantiseRowsOfTheTest
+#ifndef __clang__
+#pragma GCC push_options
+#pragma GCC optimize("O3")
+#endif
+#include "../src/quantise.cpp"
+#ifndef __clang__
+#pragma GCC pop_options
+#endif
+#undef quantiseRows
+
 using namespace outrider;
 
 namespace {
@@ -416,6 +429,45 @@ void testSampling() {
   check(reference().firstAbove(x.data(), 0, n, bound) == table->firstAbove(x.data(), 0, n, bound), "firstAbove with NaN" + what);
 }
 
+#if defined(__x86_64__)
+// Weights of a file: of about one size, or within a few units of the middle between two levels, where a fused or a reordered
+// operation shows; then and now a block of zeros, of one number, or of any bits at all.
+void weights(uint8_t* bytes, size_t each, WeightType from, int levels) {
+  const int kind = between(0, 9);
+  const float scale = std::ldexp(uniform(1, 2), between(-20, 4)), alone = value();
+  for (int i = 0; i < kBlock; i++, bytes += each) {
+    float w = scale * uniform(-1, 1);
+    if (kind == 0) w = 0.0f;
+    if (kind == 1) w = alone;
+    if (kind == 2) w = value();
+    if (kind >= 6) w = scale * (i < 2 ? float(i * levels) : float(between(1, levels)) - 0.5f);
+    uint32_t bits = floatToBits(w);
+    if (kind >= 6 && i >= 2) bits = uint32_t(int(bits) + between(-2, 2)) ^ uint32_t(oneIn(2) && levels == 127) << 31;
+    if (from == WeightType::F16) bits = floatToHalf(bitsToFloat(bits));
+    if (from == WeightType::BF16) bits >>= 16;
+    if (kind == 3 || (kind == 4 && oneIn(20))) bits = uint32_t(random64());
+    std::memcpy(bytes, &bits, each);
+  }
+}
+
+void testQuantiseRows() {
+  if (!__builtin_cpu_supports("avx2")) return;
+  for (const WeightType from : {WeightType::F32, WeightType::F16, WeightType::BF16})
+    for (const WeightType to : {WeightType::Q8_0, WeightType::Q4_1}) {
+      const int blocks = between(1, 12), k = blocks * kBlock;
+      const size_t each = from == WeightType::F32 ? 4 : 2;
+      std::vector<uint8_t> in(size_t(k) * each);
+      for (int b = 0; b < blocks; b++) weights(in.data() + size_t(b) * kBlock * each, each, from, to == WeightType::Q8_0 ? 127 : 15);
+      const size_t bytes = size_t(blocks) * (to == WeightType::Q8_0 ? 34 : 20);
+      std::vector<float> x(static_cast<size_t>(k)), y(x);
+      std::vector<uint8_t> plain(bytes, 0x5a), wide(bytes, 0xa5);
+      quantiseRowPlain(from, to, in.data(), k, x.data(), plain.data());
+      quantiseRowAvx2(from, to, in.data(), k, y.data(), wide.data());
+      check(same(plain, wide), "quantiseRow from " + std::to_string(int(from)) + " to " + std::to_string(int(to)) + " k " + std::to_string(k));
+    }
+}
+#endif
+
 }  // namespace
 
 int main(int argc, char** argv) {
@@ -449,6 +501,11 @@ int main(int argc, char** argv) {
     testFunctions();
     std::printf("%s: %d passed\n", t->name, passed - before);
   }
+#if defined(__x86_64__)
+  const int before = passed;
+  for (int i = 0; i < 4000; i++) testQuantiseRows();
+  std::printf("rows quantised at load: %d passed\n", passed - before);
+#endif
   std::printf("%d passed, %d failed\n", passed, failed);
   return failed == 0 ? 0 : 1;
 }
