@@ -35,8 +35,10 @@ export async function cachedCommit(folder: string, { revision }: HubName): Promi
 
 export async function writeRef(folder: string, revision: string, commit: string): Promise<void> {
   if (revision === commit) return;
-  await mkdir(join(folder, "refs"), { recursive: true });
-  await writeAtomically(join(folder, "refs", revision), commit);
+  const path = join(folder, "refs", revision);
+  if ((await readFile(path, "utf8").catch(() => "")) === commit) return;
+  await mkdir(dirname(path), { recursive: true });
+  await writeAtomically(path, commit);
 }
 
 async function writeAtomically(path: string, text: string): Promise<void> {
@@ -142,9 +144,24 @@ async function readCached(folder: string, repository: string): Promise<CachedMod
 
 /**
  * Removes files of a model's revision, and of its blobs those that no other name stands for; without `names` the whole
- * model. Returns the bytes that became free.
+ * model. Returns the bytes that became free. Throws ERR_PATH.
  */
 export async function removeCached(
+  cache: string,
+  model: CachedModel,
+  commit?: string,
+  names?: readonly string[],
+): Promise<number> {
+  try {
+    return await remove(cache, model, commit, names);
+  } catch (error) {
+    const code = (error as NodeJS.ErrnoException).code ?? String(error);
+    const why = ["EACCES", "EPERM", "EROFS"].includes(code) ? "no permission to write there" : code;
+    throw new OutriderError("ERR_PATH", `${model.folder}: cannot be removed: ${why}`, { cause: error });
+  }
+}
+
+async function remove(
   cache: string,
   model: CachedModel,
   commit?: string,
@@ -161,7 +178,7 @@ export async function removeCached(
   const others = model.revisions.flatMap((revision) =>
     revision.files.filter(({ name }) => revision.commit !== commit || !names.includes(name)),
   );
-  if (others.length === 0) return await removeCached(cache, model);
+  if (others.length === 0) return await remove(cache, model);
   let freed = 0;
   for (const { name, blob, bytes } of model.revisions.find((r) => r.commit === commit)?.files ?? []) {
     if (!names.includes(name)) continue;

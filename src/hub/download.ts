@@ -55,7 +55,8 @@ async function hasSize(path: string, size: number): Promise<boolean> {
   return found?.isFile() === true && found.size === size;
 }
 
-function diskError(error: unknown, folder: string): unknown {
+/** What the file system refused in the cache, told in words; other errors as they are. */
+export function diskError(error: unknown, folder: string): unknown {
   const code = (error as NodeJS.ErrnoException).code;
   if (error instanceof OutriderError || code === undefined) return error;
   const problems: Record<string, string | undefined> = {

@@ -514,6 +514,40 @@ describe("the command line", () => {
     expect(await finished()).toEqual([]);
   });
 
+  test("a cache that may only be read: what is in it is there, and anything else is refused with the way out", async () => {
+    const { path } = await fetchIt();
+    // Root may write everywhere unless it gives that up.
+    const humble = process.getuid?.() === 0 ? ["setpriv", "--bounding-set=-dac_override"] : [];
+    const env = { ...process.env, HF_ENDPOINT: hub.endpoint, HF_HUB_CACHE: settings.cache, HF_TOKEN: token };
+    const humbly = (...args: string[]) => {
+      const [command, ...rest] = [...humble, process.execPath, main, ...args];
+      return run(command!, rest, { env }).then(
+        ({ stdout, stderr }) => ({ code: 0, stdout, stderr }),
+        (e: { code: number; stdout: string; stderr: string }) => e,
+      );
+    };
+    await run("chmod", ["-R", "a-w", settings.cache]);
+    try {
+      expect(await humbly("pull", name)).toMatchObject({ code: 0, stdout: `${path}\n` });
+      expect(hub.served).toBe(large.length);
+      expect((await humbly("models", "--json")).stdout).toContain("hf:o/r");
+      const refused = async (args: readonly string[], code: number, message: string) =>
+        expect(await humbly(...args), args.join(" ")).toMatchObject({
+          code,
+          stderr: expect.stringMatching(new RegExp(`^error\\[ERR_\\w+\\]: \\S+models--o--r: ${message}\n$`)),
+        });
+      const noWriting = "no permission to write there; HF_HUB_CACHE names another folder";
+      hub.commit = "b".repeat(40);
+      await refused(["pull", name], 4, noWriting); // the same file in a new commit needs a link
+      hub.files = new Map([["m-Q8_0.gguf", noise(3000, 3)]]);
+      await refused(["pull", name], 4, noWriting);
+      await refused(["rm", name], 3, "cannot be removed: no permission to write there");
+      expect((await readFile(path)).equals(large)).toBe(true);
+    } finally {
+      await run("chmod", ["-R", "u+w", settings.cache]);
+    }
+  });
+
   test("models, rm, and errors without the token", async () => {
     expect((await cli(["models"])).stdout).toContain("no models");
     await cli(["pull", name, "--quiet"]);

@@ -3,7 +3,7 @@ import { dirname, join } from "node:path";
 import { OutriderError } from "../errors.js";
 import { cachedCommit, link, repositoryFolder, snapshotFiles, snapshotPath, writeRef } from "./cache.js";
 import { type Choice, chooseFiles } from "./choose.js";
-import { downloadBlob } from "./download.js";
+import { diskError, downloadBlob } from "./download.js";
 import { type HubName, parseHubName } from "./name.js";
 import { listRepository } from "./repository.js";
 import type { Patience } from "./request.js";
@@ -61,10 +61,18 @@ export async function pull(
         options.onProgress?.({ file: file.name, done, total });
       },
     });
-    await link(folder, repository.commit, file.name, file.hash.value);
+    await inCache(folder, () => link(folder, repository.commit, file.name, file.hash.value));
   }
-  await writeRef(folder, parsed.revision, repository.commit);
+  await inCache(folder, () => writeRef(folder, parsed.revision, repository.commit));
   return found(folder, repository.commit, choice);
+}
+
+async function inCache(folder: string, work: () => Promise<unknown>): Promise<void> {
+  try {
+    await work();
+  } catch (error) {
+    throw diskError(error, folder);
+  }
 }
 
 /** Where a model is: in the cache, or else it is pulled. Throws what `pull` does. */
