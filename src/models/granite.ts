@@ -14,7 +14,8 @@ import {
 import { type RotaryConfig, readRotary, rotaryAngles } from "./rotary.js";
 
 interface GraniteConfig extends DecoderConfig {
-  readonly rotary: RotaryConfig;
+  /** None where no layer knows positions. */
+  readonly rotary: RotaryConfig | undefined;
   readonly embeddingScale: number;
   readonly attentionScale: number;
   readonly residualScale: number;
@@ -30,7 +31,8 @@ export const granite: Architecture<GraniteConfig> = {
     const factor = (key: string) => m.number(key, 0, 1e6, 0);
     return {
       ...decoder,
-      rotary: readRotary(m, decoder.headDim),
+      // llama.cpp took this key, which elsewhere says nothing, for a switch.
+      rotary: m.boolean("rope.scaling.finetuned", true) ? readRotary(m, decoder.headDim) : undefined,
       embeddingScale: factor("embedding_scale") || 1,
       attentionScale: factor("attention.scale") || 1 / Math.sqrt(decoder.headDim),
       residualScale: factor("residual_scale") || 1,
@@ -39,8 +41,8 @@ export const granite: Architecture<GraniteConfig> = {
   },
 
   program(b, c, w) {
-    const factors = w.optionalVector("rope_freqs.weight", c.rotary.dims / 2);
-    const rotary = rotaryAngles(b, c.rotary, factors);
+    const factors = c.rotary && w.optionalVector("rope_freqs.weight", c.rotary.dims / 2);
+    const rotary = c.rotary && rotaryAngles(b, c.rotary, factors);
     let x = embedding(b, c, w, c.embeddingScale);
     for (const i of layersOf(c)) {
       const layer = w.layer(i);

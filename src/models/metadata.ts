@@ -57,6 +57,12 @@ export class Metadata {
     throw this.error(key, `is ${value}, expected ${least} to ${most}`);
   }
 
+  boolean(key: string, fallback: boolean): boolean {
+    const value = this.#get(key) ?? fallback;
+    if (typeof value === "boolean") return value;
+    throw this.error(key, "is not true or false");
+  }
+
   /** One of the words that are supported. */
   choice<Word extends string>(key: string, words: readonly Word[], fallback: Word): Word {
     const value = this.#get(key) ?? fallback;
