@@ -141,6 +141,7 @@ function lack(shape, type, file) {
 async function measureAll() {
   const prompts = path.join(values.folder, `outrider-shapes-${process.pid}.jsonl`);
   temporary.add(prompts);
+  mkdirSync(values.folder, { recursive: true });
   const tokens = Array.from({ length: 700 }, (_, i) => 300 + ((i * 7919) % 40_000));
   writeFileSync(prompts, JSON.stringify({ id: 0, prompt_tokens: tokens }));
   mkdirSync(path.dirname(values.out), { recursive: true });
