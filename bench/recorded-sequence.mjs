@@ -1,16 +1,7 @@
+import { resolveSampling } from "../dist/engine/sampling.js";
+
 /** Recorded texts instead of a model, for bench/simulate.mjs and scripts/learn-ngrams.mjs. */
-export const greedy = {
-  temperature: 0,
-  topK: 0,
-  topP: 1,
-  minP: 0,
-  repetitionPenalty: 1,
-  presencePenalty: 0,
-  frequencyPenalty: 0,
-  logitBias: new Map(),
-  seed: 0,
-  promptLength: 0,
-};
+export const greedy = resolveSampling({}, Number.MAX_SAFE_INTEGER, 0);
 const UNKNOWN = 0x7fffffff;
 
 /** A sequence that knows one continuation of its prompt. */

@@ -1,19 +1,8 @@
-import type { Sampling } from "../engine/sampling.js";
+import { resolveSampling, type Sampling } from "../engine/sampling.js";
 import type { Sequence, StepOptions, StepResult } from "../engine/sequence.js";
 
 /** Arg-max, nothing else. */
-export const GREEDY: Sampling = {
-  temperature: 0,
-  topK: 0,
-  topP: 1,
-  minP: 0,
-  repetitionPenalty: 1,
-  presencePenalty: 0,
-  frequencyPenalty: 0,
-  logitBias: new Map(),
-  seed: 0,
-  promptLength: 0,
-};
+export const GREEDY = resolveSampling({}, Number.MAX_SAFE_INTEGER, 0);
 
 export interface FakeOptions {
   /** Token ids are 0 to vocab - 1. Default 16. */
