@@ -13,6 +13,7 @@ import { parseArgs } from "node:util";
 import { load } from "../dist/index.js";
 import { LengthPredictor } from "../dist/scheduling/length-predictor.js";
 import { createScheduler } from "../dist/scheduling/scheduler.js";
+import { forms, median, newPrompts, round, subjects, sum } from "./measurement.mjs";
 
 const { values } = parseArgs({
   options: {
@@ -27,26 +28,7 @@ const maxTokens = Number(values["max-tokens"]);
 const parts = values.only.split(",");
 const together = 8;
 
-const median = (list) => list.toSorted((a, b) => a - b)[list.length >> 1];
-const round = (value) => Math.round(value * 1000) / 1000;
-const sum = (list) => list.reduce((a, b) => a + b, 0);
 const tell = (record) => console.log(JSON.stringify(record));
-
-const forms = [
-  "Write a story about",
-  "Explain in detail",
-  "Write a letter about",
-  "Describe",
-  "Give advice on",
-];
-const subjects =
-  "rivers trains bees Rome glass tea chess moonlight bread wool sleep maps ink rain bridges salt".split(" ");
-let asked = 0;
-const prompts = (count) =>
-  Array.from({ length: count }, () => {
-    const n = asked++;
-    return `${forms[n % forms.length]} ${subjects[n % subjects.length]} and ${subjects[(n * 7 + 3 + Math.floor(n / 16)) % subjects.length]}.`;
-  });
 
 async function timed(work) {
   const began = performance.now();
@@ -88,13 +70,13 @@ for (const strategy of values.strategies.split(",")) {
   const model = await load(undefined, { learn: false });
   const options = { strategy, maxTokens, ignoreEnd: true };
   const chat = (prompt) => () => model.generate(prompt, options);
-  await oneByOne(prompts(4).map(chat));
+  await oneByOne(newPrompts(4).map(chat));
   if (parts.includes("chats"))
     await compare(
       "chats",
       strategy,
-      () => oneByOne(prompts(together).map(chat)),
-      () => Promise.all(prompts(together).map((prompt) => chat(prompt)().result)),
+      () => oneByOne(newPrompts(together).map(chat)),
+      () => Promise.all(newPrompts(together).map((prompt) => chat(prompt)().result)),
     );
   const sampling = { ...options, temperature: 0.7 };
   if (parts.includes("samples"))
@@ -102,14 +84,14 @@ for (const strategy of values.strategies.split(",")) {
       "samples",
       strategy,
       () => {
-        const [prompt] = prompts(1);
+        const [prompt] = newPrompts(1);
         return oneByOne(
           Array.from({ length: together }, (_, seed) => () => model.generate(prompt, { ...sampling, seed })),
         );
       },
       () =>
         Promise.all(
-          model.samples(prompts(1)[0], { ...sampling, n: together }).map((sample) => sample.result),
+          model.samples(newPrompts(1)[0], { ...sampling, n: together }).map((sample) => sample.result),
         ),
     );
   await model.close();

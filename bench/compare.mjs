@@ -14,6 +14,7 @@ import { availableParallelism, cpus } from "node:os";
 import path from "node:path";
 import { parseArgs } from "node:util";
 import { embeddedModel, load } from "../dist/index.js";
+import { jsonLines, median, round, sum } from "./measurement.mjs";
 
 const { values } = parseArgs({
   options: {
@@ -31,37 +32,6 @@ const maxTokens = values["max-tokens"];
 const here = import.meta.dirname;
 const results = path.join(here, "results");
 mkdirSync(results, { recursive: true });
-
-const median = (list) => {
-  const sorted = list.toSorted((a, b) => a - b);
-  const middle = sorted.length >> 1;
-  return sorted.length % 2 ? sorted[middle] : (sorted[middle - 1] + sorted[middle]) / 2;
-};
-const round = (value, digits = 2) => Number(value.toFixed(digits));
-const sum = (list) => list.reduce((a, b) => a + b, 0);
-
-/** Runs a script of this folder and gives its JSON lines. */
-function lines(script, args) {
-  return new Promise((resolve, reject) => {
-    const child = spawn(process.execPath, [path.join(here, script), ...args.map(String)], {
-      stdio: ["ignore", "pipe", "inherit"],
-    });
-    let out = "";
-    child.stdout.on("data", (data) => {
-      out += data;
-    });
-    child.on("close", (code) => {
-      if (code !== 0) reject(new Error(`${script} ${args.join(" ")} ended with ${code}`));
-      else
-        resolve(
-          out
-            .split("\n")
-            .filter((line) => line.startsWith("{"))
-            .map((line) => JSON.parse(line)),
-        );
-    });
-  });
-}
 
 /** Prompts as token ids for both engines: `perCategory` of each category. */
 async function writePrompts(file) {
@@ -97,12 +67,12 @@ writeFileSync(
 const files = { Q4_1: embeddedModel };
 for (const type of ["Q8_0", "Q4_0"]) {
   files[type] = path.join(results, `SmolLM2-135M-Instruct.${type}.gguf`);
-  await lines("requantize.mjs", [embeddedModel, files[type], type]);
+  await jsonLines("requantize.mjs", [embeddedModel, files[type], type]);
 }
 
 const cores = availableParallelism();
 const ours = (mode, extra = []) =>
-  lines("outrider.mjs", [
+  jsonLines("outrider.mjs", [
     "--file",
     embeddedModel,
     "--prompts",
@@ -116,7 +86,7 @@ const ours = (mode, extra = []) =>
     ...extra,
   ]);
 const peer = (mode, type, threads, extra = []) =>
-  lines("peers/llama-cpp.mjs", [
+  jsonLines("peers/llama-cpp.mjs", [
     "--file",
     files[type],
     "--prompts",

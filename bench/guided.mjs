@@ -9,6 +9,7 @@
  */
 import { parseArgs } from "node:util";
 import { embeddedModel, load } from "../dist/index.js";
+import { round, summary } from "./measurement.mjs";
 
 const { values } = parseArgs({
   options: {
@@ -106,7 +107,6 @@ const tasks = [
   ],
 ];
 
-const median = (numbers) => numbers.toSorted((a, b) => a - b)[numbers.length >> 1];
 const strategies = ["none", "auto"];
 const ratios = [];
 const totals = { none: 0, auto: 0, tokens: 0, passes: 0, different: 0, answers: 0 };
@@ -130,13 +130,12 @@ for (let repetition = 0; repetition < Number(values.repetitions); repetition++) 
   ratios.push(ms.none / ms.auto);
   for (const model of models.values()) await model.close();
 }
-const round = (x) => Number(x.toFixed(2));
 console.log(
   JSON.stringify({
     bench: "guided-json",
     tasks: tasks.length,
     repetitions: ratios.length,
-    speedup: { median: round(median(ratios)), all: ratios.map(round) },
+    speedup: summary(ratios),
     tokensPerPass: round(totals.tokens / totals.passes),
     answers: totals.answers,
     different: totals.different,

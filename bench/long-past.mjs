@@ -14,6 +14,7 @@ import { Engine } from "../dist/engine/engine.js";
 import { resolveSampling } from "../dist/engine/sampling.js";
 import { embeddedModel } from "../dist/index.js";
 import { openModelSource } from "../dist/weights/open-model-source.js";
+import { median, round } from "./measurement.mjs";
 
 const goal = 1.5;
 const { values } = parseArgs({
@@ -34,8 +35,6 @@ const number = (name) => {
   process.exit(2);
 };
 const [past, threads, rounds, passes] = ["past", "threads", "rounds", "passes"].map(number);
-const median = (all) => all.toSorted((a, b) => a - b)[all.length >> 1];
-const round = (value) => Math.round(value * 1000) / 1000;
 
 const source = await openModelSource(values.file);
 const engine = await Engine.load(source, {

@@ -18,6 +18,7 @@ import { Engine } from "../dist/engine/engine.js";
 import { resolveSampling } from "../dist/engine/sampling.js";
 import { load } from "../dist/index.js";
 import { openGguf } from "../dist/weights/gguf.js";
+import { round, summary } from "./measurement.mjs";
 
 const PREFILL_TOKENS = 512;
 const START_TOKENS = 20;
@@ -26,15 +27,6 @@ const WARM_UP_TOKENS = 16;
 const MEMORY_CONTEXT = 2048;
 /** Far more than any cache holds: how fast memory is read does not depend on how much there is. */
 const MOST_READING_BYTES = 2 ** 29;
-
-const round = (value) => Math.round(value * 1000) / 1000;
-
-function summary(all) {
-  const sorted = all.toSorted((a, b) => a - b);
-  const middle = sorted.length >> 1;
-  const median = sorted.length % 2 ? sorted[middle] : (sorted[middle - 1] + sorted[middle]) / 2;
-  return { median: round(median), all: all.map(round) };
-}
 
 const { values } = parseArgs({
   options: {

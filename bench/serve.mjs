@@ -16,6 +16,7 @@ import { availableParallelism } from "node:os";
 import path from "node:path";
 import { parseArgs } from "node:util";
 import { embeddedModel, load } from "../dist/index.js";
+import { forms, jsonLines, median, newPrompts, round, subjects, sum } from "./measurement.mjs";
 
 const here = import.meta.dirname;
 const { values } = parseArgs({
@@ -34,45 +35,8 @@ const batches = [1, 4, 8];
 const results = path.join(here, "results");
 mkdirSync(results, { recursive: true });
 
-const sum = (list) => list.reduce((a, b) => a + b, 0);
-const median = (list) => {
-  const sorted = list.toSorted((a, b) => a - b);
-  const middle = sorted.length >> 1;
-  return sorted.length % 2 ? sorted[middle] : (sorted[middle - 1] + sorted[middle]) / 2;
-};
-const round = (value, digits = 2) => Number(value.toFixed(digits));
 const pause = (ms) => new Promise((resolve) => setTimeout(resolve, ms));
 const tell = (record) => console.log(JSON.stringify(record));
-
-const forms = [
-  "Write a long story about",
-  "Explain in detail",
-  "Write a letter about",
-  "Describe",
-  "Give advice on",
-];
-const subjects =
-  "rivers trains bees Rome glass tea chess moonlight bread wool sleep maps ink rain bridges salt".split(" ");
-let asked = 0;
-const prompts = (count) =>
-  Array.from({ length: count }, () => {
-    const n = asked++;
-    return `${forms[n % forms.length]} ${subjects[n % subjects.length]} and ${subjects[(n * 7 + 3 + Math.floor(n / 16)) % subjects.length]}.`;
-  });
-
-/** A script's standard output when it has ended. */
-async function output(script, args) {
-  const child = spawn(process.execPath, [path.join(here, script), ...args.map(String)], {
-    stdio: ["ignore", "pipe", "inherit"],
-  });
-  let out = "";
-  child.stdout.setEncoding("utf8").on("data", (text) => {
-    out += text;
-  });
-  const [code] = await once(child, "close");
-  if (code !== 0) throw new Error(`${script} ${args.join(" ")} ended with ${code}`);
-  return out;
-}
 
 async function startServer(...extra) {
   // --no-learn: a second run of this script must not know the first one's texts.
@@ -124,11 +88,11 @@ async function measureChats() {
   const peers = [];
   for (const type of peerThere ? values.types.split(",") : []) {
     const file = type === "Q4_1" ? embeddedModel : path.join(results, `SmolLM2-135M-Instruct.${type}.gguf`);
-    if (type !== "Q4_1") await output("requantize.mjs", [embeddedModel, file, type]);
+    if (type !== "Q4_1") await jsonLines("requantize.mjs", [embeddedModel, file, type]);
     for (let threads = 1; threads <= availableParallelism(); threads++) peers.push({ type, file, threads });
   }
   const total = sum(batches);
-  const plan = Array.from({ length: rounds }, () => prompts(total));
+  const plan = Array.from({ length: rounds }, () => newPrompts(total));
   const files = [];
   const model = await load(embeddedModel);
   for (const [r, contents] of plan.entries()) {
@@ -149,7 +113,7 @@ async function measureChats() {
     speeds.set(`${name} ${n}`, list);
     list.push(speed);
   };
-  for (const { strategy, server } of ours) await together(server, strategy, prompts(8));
+  for (const { strategy, server } of ours) await together(server, strategy, newPrompts(8));
   const contenders = [...ours, ...peers];
   for (const [r, contents] of plan.entries())
     for (let i = 0; i < contenders.length; i++) {
@@ -163,11 +127,7 @@ async function measureChats() {
         continue;
       }
       const args = ["--file", file, "--prompts", files[r], "--batches", batches.join(), "--threads", threads];
-      const out = await output("peers/llama-cpp-batch.mjs", [...args, "--max-tokens", maxTokens]);
-      for (const line of out
-        .trim()
-        .split("\n")
-        .map((text) => JSON.parse(text)))
+      for (const line of await jsonLines("peers/llama-cpp-batch.mjs", [...args, "--max-tokens", maxTokens]))
         took(`${type} ${threads}`, line.n, line.tokensPerSecond);
     }
   for (const { server } of ours) await server.stop();

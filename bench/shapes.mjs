@@ -12,7 +12,6 @@
  * counts, and so does the least of ours. A model file is written to the folder, and removed unless it is to be kept for
  * the next piece; a shape for which there is no memory or no disk is left out.
  */
-import { spawn } from "node:child_process";
 import {
   appendFileSync,
   existsSync,
@@ -27,6 +26,7 @@ import { availableParallelism, freemem, tmpdir } from "node:os";
 import path from "node:path";
 import { parseArgs } from "node:util";
 import { coreInfo } from "../dist/runtime/native.js";
+import { jsonLines } from "./measurement.mjs";
 import { shapes, types, weightBytes, writeRandomLlama } from "./random-llama.mjs";
 
 const cores = availableParallelism();
@@ -74,27 +74,6 @@ const clean = () => {
 process.on("exit", clean);
 for (const signal of ["SIGINT", "SIGTERM"]) process.on(signal, () => process.exit(130));
 
-/** The JSON lines of a script of this folder. */
-function lines(script, args) {
-  return new Promise((resolve, reject) => {
-    child = spawn(process.execPath, [path.join(here, script), ...args], {
-      stdio: ["ignore", "pipe", "inherit"],
-      timeout: Number(values.minutes) * 60_000,
-      killSignal: "SIGKILL",
-    });
-    let out = "";
-    child.stdout.setEncoding("utf8").on("data", (data) => {
-      out += data;
-    });
-    child.on("error", reject);
-    child.on("close", (code, signal) => {
-      if (code !== 0) return reject(new Error(`${script} ${args.join(" ")} ended with ${code ?? signal}`));
-      const found = out.split("\n").filter((line) => line.startsWith("{"));
-      resolve(found.map((line) => JSON.parse(line)));
-    });
-  });
-}
-
 async function measure(shape, type, file, prompts) {
   const contenders = {
     outrider: { script: "outrider.mjs", threads: [String(cores)] },
@@ -102,11 +81,20 @@ async function measure(shape, type, file, prompts) {
   };
   const run = async (mode, contender, setting) => {
     const begin = performance.now();
-    const found = await lines(contenders[contender].script, [
-      ...["--file", file, "--prompts", prompts, "--mode", mode, "--threads", setting],
-      ...["--repetitions", mode === "prefill" ? values.prefills : values.repetitions],
-      ...["--sizes", values.sizes],
-    ]);
+    const found = await jsonLines(
+      contenders[contender].script,
+      [
+        ...["--file", file, "--prompts", prompts, "--mode", mode, "--threads", setting],
+        ...["--repetitions", mode === "prefill" ? values.prefills : values.repetitions],
+        ...["--sizes", values.sizes],
+      ],
+      {
+        timeout: Number(values.minutes) * 60_000,
+        spawned: (process) => {
+          child = process;
+        },
+      },
+    );
     for (const line of found) {
       // The peer's own name of the type may be another one (Q4_K_S).
       const record = { ...line, shape, type, contender, file: undefined };

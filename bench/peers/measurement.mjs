@@ -1,17 +1,10 @@
-/** What the scripts here share: prompts in, medians out. */
+/** What the scripts here share, beside ../measurement.mjs: prompts in, rates out. */
 import { readFileSync } from "node:fs";
 import { availableParallelism } from "node:os";
 import { parseArgs } from "node:util";
+import { round } from "../measurement.mjs";
 
-export const round = (value) => Math.round(value * 1000) / 1000;
-
-/** `all` in the order measured. */
-export function summary(all) {
-  const sorted = all.toSorted((a, b) => a - b);
-  const middle = sorted.length >> 1;
-  const median = sorted.length % 2 ? sorted[middle] : (sorted[middle - 1] + sorted[middle]) / 2;
-  return { median: round(median), all: all.map(round) };
-}
+export { round, summary } from "../measurement.mjs";
 
 /** Of an answer's n tokens the first belongs to the prompt's pass. */
 export function tokensPerSecond(n, ms) {
