@@ -33,7 +33,7 @@ export interface Chunk {
 }
 
 export interface Message {
-  readonly role: "user" | "assistant";
+  readonly role: "system" | "user" | "assistant";
   readonly content: string;
 }
 

@@ -3,8 +3,15 @@ import { useEffect, useRef } from "preact/hooks";
 import { type Answer, ask, isRunning } from "./answer.js";
 import type { Message } from "./api.js";
 import { count, figure } from "./format.js";
-import { MarkedSwitch, ModelSelect, SamplingFields, StrategySelect } from "./settings.js";
-import { announcement, maxTokens, model, seed, strategy, temperature } from "./state.js";
+import {
+  FormattedSwitch,
+  MarkedSwitch,
+  ModelSelect,
+  SamplingFields,
+  StrategySelect,
+  SystemField,
+} from "./settings.js";
+import { announcement, formatted, maxTokens, model, seed, strategy, system, temperature } from "./state.js";
 import { AnswerText, Figures, Legend, PassBars, PassInspector } from "./tokens.js";
 
 interface Turn {
@@ -32,13 +39,14 @@ function say(question: string, kept: number): void {
   if (question.trim() === "") return;
   stop();
   const before = turns.value.slice(0, kept);
+  const told: Message[] = system.value.trim() === "" ? [] : [{ role: "system", content: system.value }];
   const messages: Message[] = before.flatMap((turn) => [
     { role: "user" as const, content: turn.question },
     { role: "assistant" as const, content: turn.answer.content() },
   ]);
   const answer = ask({
     model: model.value,
-    messages: [...messages, { role: "user", content: question }],
+    messages: [...told, ...messages, { role: "user", content: question }],
     strategy: strategy.value,
     temperature: temperature.value,
     seed: seed.value,
@@ -103,8 +111,10 @@ export function Chat() {
           <summary>Settings</summary>
           <ModelSelect />
           <StrategySelect label="Strategy" value={strategy} />
+          <SystemField />
           <SamplingFields />
           <MarkedSwitch />
+          <FormattedSwitch />
           {!empty && (
             <button
               type="button"
@@ -200,7 +210,7 @@ function TurnView({ turn: { question, answer }, index }: { turn: Turn; index: nu
       </div>
       <div class="answer">
         {answer.status.value === "waiting" && <p class="dim pulse">Reading the prompt …</p>}
-        <AnswerText answer={answer} label={`Answer ${index + 1}`} />
+        <AnswerText answer={answer} label={`Answer ${index + 1}`} formatted={formatted.value} />
         {answer.status.value === "failed" && (
           <p class="problem" role="alert">
             {answer.error()}

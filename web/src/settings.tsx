@@ -1,5 +1,5 @@
 import type { Signal } from "@preact/signals";
-import { info, marked, maxTokens, model, modelId, seed, temperature } from "./state.js";
+import { formatted, info, marked, maxTokens, model, modelId, seed, system, temperature } from "./state.js";
 
 export function StrategySelect({ label, value }: { label: string; value: Signal<string> }) {
   const chosen = info.value?.strategies.find(({ id }) => id === value.value);
@@ -118,17 +118,36 @@ export function SamplingFields() {
   );
 }
 
-export function MarkedSwitch() {
+export const MarkedSwitch = () => <Switch label="Show how each token came" value={marked} />;
+export const FormattedSwitch = () => <Switch label="Format Markdown" value={formatted} />;
+
+function Switch({ label, value }: { label: string; value: Signal<boolean> }) {
   return (
     <label class="switch">
       <input
         type="checkbox"
-        checked={marked.value}
+        checked={value.value}
         onChange={(event) => {
-          marked.value = event.currentTarget.checked;
+          value.value = event.currentTarget.checked;
         }}
       />
-      Show how each token came
+      {label}
+    </label>
+  );
+}
+
+export function SystemField() {
+  return (
+    <label>
+      System prompt
+      <textarea
+        rows={2}
+        placeholder="none"
+        value={system.value}
+        onInput={(event) => {
+          system.value = event.currentTarget.value;
+        }}
+      />
     </label>
   );
 }

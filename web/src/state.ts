@@ -12,8 +12,12 @@ export const temperature = signal(0.5);
 /** Undefined: the server draws one. */
 export const seed = signal<number | undefined>(undefined);
 export const maxTokens = signal(400);
+/** What the model is told before every conversation; empty: nothing. */
+export const system = signal("");
 /** Tokens coloured by how they came, or plain text. */
 export const marked = signal(true);
+/** Chats as Markdown, or letter for letter. */
+export const formatted = signal(true);
 
 export const modelId = computed(() => model.value ?? info.value?.models[0]?.id);
 

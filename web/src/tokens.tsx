@@ -4,6 +4,7 @@ import { useEffect, useRef } from "preact/hooks";
 import { type Answer, isRunning } from "./answer.js";
 import { tokenText } from "./api.js";
 import { count, figure, percent } from "./format.js";
+import { FormattedPasses } from "./formatted.js";
 import { countBySource, own, type Pass, type Rejected } from "./passes.js";
 import { marked } from "./state.js";
 
@@ -46,8 +47,9 @@ class PassText extends Component<{ pass: Pass }> {
   }
 }
 
-/** The answer's text; arrow keys walk through its passes. */
-export function AnswerText({ answer, label }: { answer: Answer; label: string }) {
+/** The answer's text, as it is or `formatted` as Markdown; arrow keys walk through its passes. */
+export function AnswerText(props: { answer: Answer; label: string; formatted?: boolean }) {
+  const { answer, label, formatted = false } = props;
   const box = useRef<HTMLDivElement>(null);
   answer.frame.value;
 
@@ -72,18 +74,20 @@ export function AnswerText({ answer, label }: { answer: Answer; label: string })
     inspected.value = undefined;
   };
   const walk = (event: KeyboardEvent) => {
-    const at = passAt(event.target)?.pass.index;
-    const last = answer.passes.length - 1;
+    // Of a pass that only wrote markup nothing is shown where the text is formatted.
+    const shown = [...box.current!.querySelectorAll<HTMLElement>("[data-pass]:not(.more)")];
+    const at = shown.findIndex(({ dataset }) => dataset.pass === String(passAt(event.target)?.pass.index));
+    const last = shown.length - 1;
     const next: Record<string, number> = {
-      ArrowRight: at === undefined ? 0 : Math.min(at + 1, last),
-      ArrowLeft: at === undefined ? last : Math.max(at - 1, 0),
+      ArrowRight: Math.min(at + 1, last),
+      ArrowLeft: at < 0 ? last : Math.max(at - 1, 0),
       Home: 0,
       End: last,
     };
     const to = next[event.key];
     if (to === undefined || last < 0) return;
     event.preventDefault();
-    box.current?.querySelector<HTMLElement>(`[data-pass="${to}"]`)?.focus();
+    shown[to]!.focus();
   };
   useEffect(() => leave, []);
 
@@ -91,7 +95,7 @@ export function AnswerText({ answer, label }: { answer: Answer; label: string })
     // biome-ignore lint/a11y/useSemanticElements: a fieldset is for forms
     <div
       ref={box}
-      class={marked.value ? "answer-text marked" : "answer-text"}
+      class={["answer-text", marked.value && "marked", formatted && "formatted"].filter(Boolean).join(" ")}
       role="group"
       aria-label={`${label}. Arrow keys walk through its passes.`}
       aria-busy={isRunning(answer)}
@@ -103,9 +107,11 @@ export function AnswerText({ answer, label }: { answer: Answer; label: string })
       onBlurCapture={leave}
       onKeyDown={walk}
     >
-      {answer.passes.map((pass) => (
-        <PassText key={pass.index} pass={pass} />
-      ))}
+      {formatted ? (
+        <FormattedPasses passes={answer.passes} />
+      ) : (
+        answer.passes.map((pass) => <PassText key={pass.index} pass={pass} />)
+      )}
       {isRunning(answer) && <span class="caret" aria-hidden="true" />}
     </div>
   );

@@ -60,6 +60,9 @@ async function set(page: Page, label: string, value: string): Promise<void> {
   await field.blur();
 }
 
+/** Answers letter for letter, not as Markdown. */
+const plain = (page: Page) => page.getByRole("checkbox", { name: "Format Markdown" }).uncheck();
+
 async function say(page: Page, text: string): Promise<void> {
   await message(page).fill(text);
   await message(page).press("Enter");
@@ -105,6 +108,7 @@ async function answerWith(
 describe("chat", () => {
   test("an answer streams, is what the API gives, and its tokens add up", async () => {
     const page = await open();
+    await plain(page);
     await set(page, "Temperature", "0");
     await set(page, "At most", "60");
     const question = "Name three colours, each with a thing of that colour.";
@@ -233,14 +237,18 @@ describe("chat", () => {
     await answerWith(page, [["<b>", "bold</b>"], [evil]]);
     await say(page, evil);
     await retry(page).waitFor();
-    expect(await answer(page).innerText()).toBe(`<b>bold</b>${evil}`);
-    expect(await page.locator(".bubble").innerText()).toBe(evil);
-    expect(await page.locator("main :is(b, img, script)").count()).toBe(0);
+    for (const view of [() => Promise.resolve(), () => plain(page)]) {
+      await view();
+      expect(await answer(page).innerText()).toBe(`<b>bold</b>${evil}`);
+      expect(await page.locator(".bubble").innerText()).toBe(evil);
+      expect(await page.locator("main :is(b, img, script)").count()).toBe(0);
+    }
     expect(await page.title()).toBe("Chat · Outrider");
   });
 
   test("a character of two tokens is whole, the token that ends an answer is a mark", async () => {
     const page = await open();
+    await plain(page);
     const bytes = Buffer.from("😀");
     await answerWith(page, [["So "], [bytes.subarray(0, 2)], [bytes.subarray(2), "!"], [end]]);
     await say(page, "Smile.");
@@ -248,6 +256,82 @@ describe("chat", () => {
     const tokens = await answer(page).locator(".by").allTextContents();
     expect(tokens).toEqual(["So ", "", "😀", "!"]);
     expect(await answer(page).getByTitle("The model ended its answer here").count()).toBe(1);
+  });
+
+  test("Markdown is formatted, and every token keeps its mark and its pass", async () => {
+    const page = await open();
+    const passes = [
+      ["# Moons", " of", " *Mars*\n\n"],
+      ["There are **t", "wo**, see [", "here](https://example.org/moons)", ":\n\n"],
+      ["1. Phobos\n", "2. `Deimos`\n\n"],
+      ["| moon | km |\n|---|---|\n", "| Phobos | 22 |\n\n"],
+      ["```js\nlet ", "moons = 2; // **not bold**\n```\n\n"],
+      ["**"],
+      ["![x](https://example.org/x.png) [bad](javascript:alert(1))", "**"],
+      [end],
+    ];
+    await answerWith(page, passes);
+    await say(page, "Moons?");
+    await retry(page).waitFor();
+    const box = answer(page);
+    const text = (selector: string) => box.locator(selector).allInnerTexts();
+    expect(await text("h3")).toEqual(["Moons of Mars"]);
+    expect(await text("em")).toEqual(["Mars", "bad"]);
+    expect(await text("strong")).toEqual(["two", "x bad"]);
+    expect(await text("ol > li")).toEqual(["Phobos", "Deimos"]);
+    expect(await text("td")).toEqual(["Phobos", "22"]);
+    expect(await text("pre")).toEqual(["let moons = 2; // **not bold**"]);
+    const links = await box
+      .locator("a")
+      .evaluateAll((all) =>
+        all.map((a) => [a.getAttribute("href"), a.getAttribute("rel"), a.getAttribute("target")].join(" ")),
+      );
+    expect(links).toEqual([
+      "https://example.org/moons noopener noreferrer nofollow _blank",
+      "https://example.org/x.png noopener noreferrer nofollow _blank",
+    ]);
+    expect(await box.locator("img").count()).toBe(0);
+    // A token that markup cuts is marked on both sides of it.
+    expect(await box.locator("[data-pass='1'] .by").allInnerTexts()).toEqual([
+      ...["There are ", "t", "wo", ", see ", "here", ":"],
+    ]);
+    expect(await box.locator("[data-pass='1']:not(.more)").count()).toBe(1);
+    // The pass that wrote markup alone is not there; the others are walked through.
+    await box.focus();
+    const walked: string[] = [];
+    for (let i = 0; i < 8; i++) {
+      await page.keyboard.press("ArrowRight");
+      walked.push(/^Pass \d+/.exec(await page.getByRole("tooltip").innerText())![0]);
+    }
+    expect(walked.join()).toBe("Pass 1,Pass 2,Pass 3,Pass 4,Pass 5,Pass 7,Pass 7,Pass 7");
+    // Letter for letter it is what the model said.
+    await plain(page);
+    expect(await box.locator(".by").allTextContents()).toEqual(passes.flat().filter((t) => t !== end));
+  });
+
+  test("a system prompt goes before every conversation; none where it is empty", async () => {
+    const page = await open();
+    await answerWith(page, [["Arr."]]);
+    const field = page.getByRole("textbox", { name: "System prompt" });
+    const asked = async (text: string) => {
+      const request = page.waitForRequest("**/v1/chat/completions");
+      await say(page, text);
+      return (await request).postDataJSON().messages;
+    };
+    await field.fill("You are a pirate.");
+    const system = { role: "system", content: "You are a pirate." };
+    expect(await asked("Hi")).toEqual([system, { role: "user", content: "Hi" }]);
+    await retry(page).waitFor();
+    expect(await asked("Again")).toEqual([
+      system,
+      { role: "user", content: "Hi" },
+      { role: "assistant", content: "Arr." },
+      { role: "user", content: "Again" },
+    ]);
+    await retry(page, 2).waitFor();
+    await field.fill("  ");
+    await page.getByRole("button", { name: "New conversation" }).click();
+    expect(await asked("Hi")).toEqual([{ role: "user", content: "Hi" }]);
   });
 
   test("the server's refusals are shown", async () => {
@@ -336,9 +420,12 @@ describe("for everyone", () => {
     for (let i = 0; i < 30 && !(await focused())?.startsWith("Answer 1"); i++)
       await page.keyboard.press("Shift+Tab");
     await page.keyboard.press("ArrowRight");
-    expect(await page.getByRole("tooltip").innerText()).toContain("Pass 1");
+    const pass = async () => Number(/^Pass (\d+)/.exec(await page.getByRole("tooltip").innerText())![1]);
+    const first = await pass();
     await page.keyboard.press("ArrowRight");
-    expect(await page.getByRole("tooltip").innerText()).toContain("Pass 2");
+    expect(await pass()).toBeGreaterThan(first);
+    await page.keyboard.press("Home");
+    expect(await pass()).toBe(first);
     for (let i = 0; i < 9 && (await focused()) !== "Retry answer 1"; i++) await page.keyboard.press("Tab");
     const again = page.waitForRequest("**/v1/chat/completions");
     await page.keyboard.press("Enter");
