@@ -218,13 +218,14 @@ describe.skipIf(process.platform !== "linux")("on a terminal", () => {
 
 // A terminal, too.
 test.skipIf(process.platform !== "linux")(
-  "Ctrl-C in a conversation stops an answer, or says how to leave",
+  "Ctrl-C in a conversation stops an answer, or says how to leave; Ctrl-Z pauses it",
   async () => {
-    const command = `"${process.execPath}" "${main}" chat --max-tokens 1500 --no-learn`;
+    const command = `echo pid $$; exec "${process.execPath}" "${main}" chat --max-tokens 1500 --no-learn`;
     const child = spawn("script", ["-qefc", command, "/dev/null"], {
       env: { ...process.env, NO_COLOR: "1" },
     });
     let seen = "";
+    let before = "";
     let heard: () => void = () => undefined;
     child.stdout.setEncoding("utf8").on("data", (text: string) => {
       seen += text;
@@ -239,11 +240,19 @@ test.skipIf(process.platform !== "linux")(
         while (!seen.includes(word))
           if ((await Promise.race([over, new Promise<void>((resolve) => (heard = resolve))])) === "over")
             return;
-        seen = seen.slice(seen.indexOf(word) + word.length);
+        before = seen.slice(0, seen.indexOf(word));
+        seen = seen.slice(before.length + word.length);
       }
     };
     const leaving = ["Ctrl-C again or Ctrl-D leaves", "> "];
+    await type("", "pid ");
+    await type("", "\n");
+    const pid = Number(before);
     await type("", "> ");
+    // Ctrl-Z stops nobody here, since there is no shell; what counts is the way back.
+    const waking = setInterval(() => process.kill(pid, "SIGCONT"), 20);
+    await type("\x1a", "> ");
+    clearInterval(waking);
     await type("half a quest", "uest");
     await type("\x03", ...leaving);
     await type("Tell me a very long story.\r", "story.", ". "); // of the answer

@@ -72,7 +72,7 @@ function whyCut({ finishReason, tokens }: GenerationResult, circles: boolean): s
   if (finishReason !== "length") return undefined;
   return tokens.length >= defaultMaxTokens
     ? `It was cut after ${plural(tokens.length, "token")}; --max-tokens N lets it go on.`
-    : "It was cut where the context is full; --context N gives it more room.";
+    : "It was cut where the context is full; --context N sets its size.";
 }
 
 /** One answer as one line of JSON; the keys do not change between releases. */

@@ -101,6 +101,7 @@ function ask(history: string[]): Promise<string | typeof interruption | undefine
       wasInterrupted = true;
       lines.close();
     };
+    lines.on("SIGCONT", () => lines.prompt(true)); // after Ctrl-Z
     lines.on("SIGINT", interrupt);
     process.on("SIGINT", interrupt); // sent by another process
     lines.on("close", () => {
