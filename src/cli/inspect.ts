@@ -143,7 +143,9 @@ function asText(
       ],
     ),
     "",
-    ...(remarks.length === 0 ? [] : [bold("remarks"), ...remarks.flatMap((text) => wrap(printable(text))), ""]),
+    ...(remarks.length === 0
+      ? []
+      : [bold("remarks"), ...remarks.flatMap((text) => wrap(printable(text))), ""]),
     ...memory,
     "",
     ...section(
