@@ -324,6 +324,11 @@ test("several answers as text have their ids above them", async () => {
   const [hi, ho] = [await outrider([...args, "Hi"]), await outrider([...args, "Ho"])];
   expect(together.stdout).toBe(`==> a <==\n${hi.stdout}\n==> 81 <==\n${ho.stdout}`);
   expect((await outrider([...args, "--prompts", prompts, "--limit", "1"])).stdout).toBe(hi.stdout);
+  const input = readFileSync(prompts, "utf8");
+  expect((await outrider([...args, "--prompts", "-"], { input })).stdout).toBe(together.stdout);
+  expect((await outrider([...args, "--prompts", "-"], { input: "{}" })).stderr).toContain(
+    "standard input:1: ",
+  );
 });
 
 test("score takes texts: after a prompt, or from their second token on", async () => {

@@ -1,4 +1,5 @@
 import { readFile } from "node:fs/promises";
+import { text as readAll } from "node:stream/consumers";
 import { OutriderError, quote } from "../errors.js";
 import type { Prompt } from "../index.js";
 import { usageError } from "./failure.js";
@@ -12,29 +13,30 @@ export interface JsonLine {
 }
 
 /**
- * The objects of a JSON Lines file, at most `limit` of them; blank lines are skipped. A file that cannot be read is
- * ERR_PATH, a line that is not an object ERR_BAD_REQUEST with its number.
+ * The objects of a JSON Lines file, "-" for standard input, at most `limit` of them; blank lines are skipped. A file
+ * that cannot be read is ERR_PATH, a line that is not an object ERR_BAD_REQUEST with its number.
  */
 export async function readJsonLines(file: string, limit = Number.POSITIVE_INFINITY): Promise<JsonLine[]> {
-  const text = await readFile(file, "utf8").catch((cause: NodeJS.ErrnoException) => {
-    throw new OutriderError(
-      "ERR_PATH",
-      `${file} ${reasons[cause.code ?? ""] ?? `cannot be read: ${cause.message}`}`,
-      {
-        cause,
-      },
-    );
-  });
+  const name = file === "-" ? "standard input" : file;
+  const content = await (file === "-" ? readAll(process.stdin) : readFile(file, "utf8")).catch(
+    (cause: NodeJS.ErrnoException) => {
+      throw new OutriderError(
+        "ERR_PATH",
+        `${name} ${reasons[cause.code ?? ""] ?? `cannot be read: ${cause.message}`}`,
+        { cause },
+      );
+    },
+  );
   const lines: JsonLine[] = [];
-  for (const [i, line] of text
+  for (const [i, line] of content
     .replace(/^\ufeff/, "")
     .split("\n")
     .entries()) {
     if (lines.length >= limit) break;
     if (line.trim() === "") continue;
-    lines.push(parseLine(line, `${file}:${i + 1}`, i + 1));
+    lines.push(parseLine(line, `${name}:${i + 1}`, i + 1));
   }
-  if (lines.length === 0) throw usageError(`${file} has no lines, expected one JSON object a line`);
+  if (lines.length === 0) throw usageError(`${name} has no lines, expected one JSON object a line`);
   return lines;
 }
 

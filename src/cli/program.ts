@@ -42,7 +42,7 @@ Exit codes: 0 done, 1 other, 2 bad usage, 3 bad model or file, 4 network,
 export function commandLine(version: string): Command {
   const program = new Command("outrider")
     .description("Open language models inside Node, several tokens a pass, the same bits as one at a time.")
-    .version(version)
+    .version(version, "-v, --version")
     .enablePositionalOptions()
     .exitOverride()
     .configureOutput({ writeErr: () => undefined }) // main reports errors
@@ -85,7 +85,7 @@ export function commandLine(version: string): Command {
     .description("log-probabilities of given texts, each after its prompt")
     .requiredOption(
       "--input <file>",
-      "JSON lines with text, and prompt before it, or tokens and prompt_tokens; and id",
+      "JSON lines with text, and prompt before it, or tokens and prompt_tokens; and id; - for standard input",
     )
     .option("--limit <n>", "the first n lines only", parseCount);
   outputOptions(modelOptions(score)).action(async (flags: ScoreFlags) => {
@@ -212,7 +212,10 @@ function generateOptionsOf(command: Command): Command {
   return outputOptions(
     answerOptions(modelOptions(command))
       .option("--raw", "the prompt as it is: no chat template")
-      .option("--prompts <file>", "JSON lines with prompt, turns (the first counts) or prompt_tokens; and id")
+      .option(
+        "--prompts <file>",
+        "JSON lines with prompt, turns (the first counts) or prompt_tokens; and id; - for standard input",
+      )
       .option("--limit <n>", "the first n lines of --prompts only", parseCount)
       .option("--samples <n>", "so many answers, which share passes; with --temperature", parseCount)
       .addOption(
