@@ -317,6 +317,17 @@ describe("--prompts", () => {
   });
 });
 
+test("an answer ends where it goes in circles, unless --max-tokens says how long it is", async () => {
+  const endless = ["--model", tiny, "--raw", "--regex", "(xy){240}", "a"];
+  const { code, stdout, stderr } = await outrider(endless);
+  expect(code).toBe(0);
+  expect(stdout).toMatch(/^(xy){20,200}x?\n$/);
+  expect(stderr).toContain("It goes in circles and was cut; --max-tokens");
+  const whole = await outrider([...endless, "--max-tokens", "500"]);
+  expect(whole).toMatchObject({ code: 0, stdout: `${"xy".repeat(240)}\n` });
+  expect(whole.stderr).not.toContain("circles");
+});
+
 test("several answers as text have their ids above them", async () => {
   const prompts = file("two.jsonl", '{"id":"a","prompt":"Hi"}\n{"question_id":81,"prompt":"Ho"}\n');
   const args = ["--model", tiny, "--raw", "--quiet", "--max-tokens", "4"];
