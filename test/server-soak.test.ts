@@ -33,39 +33,40 @@ test(`${kills} engines die in ${minutes} minutes of ${clients} clients`, {
   const counts = { answered: 0, left: 0, failed: {} as Record<string, number>, killed: 0 };
   const memory: number[] = [];
   const random = new Seeded(4);
+  let killing = true;
+  /** Goes on until no engine dies any more, and until it was answered. */
   const client = async (number: number) => {
     const own = new Seeded(100 + number);
-    while (performance.now() < end) {
+    for (let answered = 0; killing || answered === 0; ) {
       const index = own.integer(0, known.length - 1);
       const how = manner(own);
       const outcome = await ask(server, known[index]!, how, hangMs);
       if ("answer" in outcome) {
+        answered++;
         counts.answered++;
         expect(outcome.answer, JSON.stringify({ how, ...known[index] })).toEqual(alone[index]);
       } else if ("left" in outcome) counts.left++;
       else counts.failed[outcome.error.code] = (counts.failed[outcome.error.code] ?? 0) + 1;
     }
   };
+  const sleep = (ms: number) => new Promise((resolve) => setTimeout(resolve, ms));
+  /** At random, but each engine has begun before it dies: on a busy machine that takes longer than planned. */
   const killer = async () => {
     const pause = (minutes * 60_000) / kills;
-    while (performance.now() < end) {
-      await new Promise((resolve) => setTimeout(resolve, pause * (0.5 + random.integer(0, 1000) / 1000)));
+    while (counts.killed < kills || performance.now() < end) {
+      await sleep(pause * (0.5 + random.integer(0, 1000) / 1000));
       memory.push(rss(server.child.pid!));
-      const pid = pids().at(-1)!;
-      try {
-        process.kill(pid, "SIGKILL");
-        counts.killed++;
-      } catch {
-        // it is dead already, and the next one not ready yet
-      }
+      while (pids().length <= counts.killed) await sleep(20);
+      process.kill(pids().at(-1)!, "SIGKILL");
+      counts.killed++;
     }
+    killing = false;
   };
   await Promise.all([killer(), ...Array.from({ length: clients }, (_, i) => client(i))]);
 
   console.log(JSON.stringify({ ...counts, engines: pids().length, rssMb: memory.map(Math.round) }));
-  expect(counts.killed).toBeGreaterThanOrEqual(kills / 2);
-  expect(pids().length).toBeGreaterThan(kills / 3);
-  expect(counts.answered).toBeGreaterThan(clients);
+  expect(counts.killed).toBeGreaterThanOrEqual(kills);
+  expect(counts.answered).toBeGreaterThanOrEqual(clients);
   // Nothing but what it says on the tin: the engine died too often, or there was no room to wait.
   expect(Object.keys(counts.failed).filter((code) => code !== "ERR_RUNTIME" && code !== "ERR_BUSY")).toEqual(
     [],
