@@ -3,9 +3,9 @@
  *
  *   npm ci --prefix bench/peers && node bench/serve.mjs [--rounds 3] [--max-tokens 96] [--only chats,first-token,queue]
  *
- * chats: tokens a second of 1, 4 and 8 chats at a time. The peer (only where it is installed) answers the same prompts in
- * this run, without HTTP, in its fastest types and with every count of threads, a new process each round; contenders
- * take turns, and its best setting for each number of chats counts. first-token: how long a short request waits, alone
+ * chats: tokens a second of 1, 4 and 8 chats at a time. The peer (where it is installed, and unless --types "") answers
+ * the same prompts in this run, without HTTP, in its fastest types and with every count of threads, a new process each
+ * round; contenders take turns, and its best setting for each number of chats counts. first-token: how long a short request waits, alone
  * and beside a prompt of 4,000 tokens. queue: the mean latency of a heavy-tailed mix, four at a time, in the server's
  * order over first come, first served. JSON lines; medians over rounds.
  */
@@ -86,7 +86,7 @@ async function measureChats() {
   if (!peerThere)
     console.error("node-llama-cpp is not installed (npm ci --prefix bench/peers): Outrider alone");
   const peers = [];
-  for (const type of peerThere ? values.types.split(",") : []) {
+  for (const type of peerThere ? values.types.split(",").filter(Boolean) : []) {
     const file = type === "Q4_1" ? embeddedModel : path.join(results, `SmolLM2-135M-Instruct.${type}.gguf`);
     if (type !== "Q4_1") await jsonLines("requantize.mjs", [embeddedModel, file, type]);
     for (let threads = 1; threads <= availableParallelism(); threads++) peers.push({ type, file, threads });
