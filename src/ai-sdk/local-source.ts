@@ -1,5 +1,6 @@
 import type { JSONSchema7 } from "@ai-sdk/provider";
 import type { GenerateOptions, Model } from "../api/model.js";
+import { type Callable, callSchema } from "../guided/call-schema.js";
 import type { Guide } from "../guided/constraint.js";
 import type { JsonSchema } from "../guided/json-schema.js";
 import { AnswerParser } from "../text/tool-calls.js";
@@ -89,18 +90,9 @@ function generateOptions({ options, tools, mustCall }: Request): GenerateOptions
 
 function guideOf(
   format: Request["options"]["responseFormat"],
-  tools: readonly { name: string; parameters: object }[],
+  tools: readonly Callable[],
 ): Guide | undefined {
-  if (tools.length > 0)
-    return {
-      json: {
-        anyOf: tools.map(({ name, parameters }) => ({
-          type: "object",
-          properties: { name: { const: name }, arguments: parameters },
-          required: ["name", "arguments"],
-        })),
-      },
-    };
+  if (tools.length > 0) return { json: callSchema(tools) };
   if (format?.type !== "json") return undefined;
   return { json: format.schema === undefined ? true : (format.schema as JSONSchema7 & JsonSchema) };
 }

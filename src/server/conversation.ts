@@ -1,4 +1,4 @@
-import type { JsonSchema } from "../guided/json-schema.js";
+import { callSchema } from "../guided/call-schema.js";
 import type { ChatMessage } from "../text/chat-template.js";
 import type { ToolCall } from "../text/tool-calls.js";
 import { badField, cannot, checkSchema, type FieldGuide } from "./guide.js";
@@ -71,18 +71,9 @@ export function wantedOf(fields: WantedFields, limits: Limits): Wanted {
   const callable = choice === "required" ? tools : tools.filter((tool) => tool.function.name === choice.name);
   if (callable.length === 0) throw badField("tool_choice", "names a function that is not among the tools");
   for (const tool of callable) checkSchema(tool.function.parameters ?? {}, "tools", limits);
-  const calls = callable.map((tool) => ({
-    type: "object",
-    properties: {
-      name: { const: tool.function.name },
-      arguments: { type: "object", ...tool.function.parameters },
-    },
-    required: ["name", "arguments"],
-    additionalProperties: false,
-  }));
-  const call: JsonSchema = calls.length === 1 ? calls[0]! : { anyOf: calls };
-  const several = choice === "required" && fields.parallel;
-  const json: JsonSchema = several ? { type: "array", items: call, minItems: 1, maxItems: mostCalls } : call;
+  const most = choice === "required" && fields.parallel ? mostCalls : 1;
+  const functions = callable.map((tool) => tool.function);
+  const json = callSchema(functions, most);
   return { tools, guide: { guide: { json }, field: "tools" }, reading: { tools: names, forced: true } };
 }
 
