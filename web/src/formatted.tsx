@@ -36,9 +36,17 @@ class BlockView extends Component<{ block: Block; pieces: readonly Piece[] }> {
     return next.block.source !== this.props.block.source;
   }
   render({ block, pieces }: { block: Block; pieces: readonly Piece[] }) {
-    const told = new Set<Pass>();
+    const told = new Set(begunBefore(block.at, pieces));
     return nodesOf(block).map((node) => view(node, pieces, told));
   }
+}
+
+/** The pass that has the piece at `at`, if it has words before it. */
+function begunBefore(at: number, pieces: readonly Piece[]): Pass[] {
+  const pass = pieces[pieceAt(pieces, at)]?.pass;
+  const before = pieces.filter((piece) => piece.pass === pass && piece.at < at);
+  const text = before.map(({ text, at: from }) => text.slice(0, at - from)).join("");
+  return pass && text.trim() !== "" ? [pass] : [];
 }
 
 /** `told`: passes whose beginning was shown. */

@@ -75,7 +75,8 @@ export function AnswerText(props: { answer: Answer; label: string; formatted?: b
   };
   const walk = (event: KeyboardEvent) => {
     // Of a pass that only wrote markup nothing is shown where the text is formatted.
-    const shown = [...box.current!.querySelectorAll<HTMLElement>("[data-pass]:not(.more)")];
+    const all = [...box.current!.querySelectorAll<HTMLElement>("[data-pass]")];
+    const shown = all.filter(({ dataset }, i) => dataset.pass !== all[i - 1]?.dataset.pass);
     const at = shown.findIndex(({ dataset }) => dataset.pass === String(passAt(event.target)?.pass.index));
     const last = shown.length - 1;
     const next: Record<string, number> = {

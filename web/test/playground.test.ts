@@ -261,8 +261,8 @@ describe("chat", () => {
   test("Markdown is formatted, and every token keeps its mark and its pass", async () => {
     const page = await open();
     const passes = [
-      ["# Moons", " of", " *Mars*\n\n"],
-      ["There are **t", "wo**, see [", "here](https://example.org/moons)", ":\n\n"],
+      ["# Moons", " of", " *Mars*\n\nThere"],
+      [" are **t", "wo**, see [", "here](https://example.org/moons)", ":\n\n"],
       ["1. Phobos\n", "2. `Deimos`\n\n"],
       ["| moon | km |\n|---|---|\n", "| Phobos | 22 |\n\n"],
       ["```js\nlet ", "moons = 2; // **not bold**\n```\n\n"],
@@ -293,9 +293,14 @@ describe("chat", () => {
     expect(await box.locator("img").count()).toBe(0);
     // A token that markup cuts is marked on both sides of it.
     expect(await box.locator("[data-pass='1'] .by").allInnerTexts()).toEqual([
-      ...["There are ", "t", "wo", ", see ", "here", ":"],
+      ...[" are ", "t", "wo", ", see ", "here", ":"],
     ]);
-    expect(await box.locator("[data-pass='1']:not(.more)").count()).toBe(1);
+    expect(await box.locator("[data-pass='0'] .by").allInnerTexts()).toEqual([
+      ...["Moons", " of", " ", "Mars", "There"],
+    ]);
+    // A pass has one beginning, in whichever block.
+    for (const pass of [0, 1, 2, 3, 4, 6])
+      expect(await box.locator(`[data-pass='${pass}']:not(.more)`).count()).toBe(1);
     // The pass that wrote markup alone is not there; the others are walked through.
     await box.focus();
     const walked: string[] = [];
