@@ -42,7 +42,9 @@ constexpr int kNumWeightTypes = AllWeightTypes::count;
 }
 [[gnu::always_inline]] constexpr bool isBlockQuantised(WeightType type) { return typeIndex(type) > 2; }
 
-// A weight matrix [columns out, k in] lies in tiles of 16 output columns, inputs in order.
+// A weight matrix [columns out, k in] lies in tiles of 16 output columns, inputs in order. Where all tiles of
+// a matrix have a partner, two neighbours of Q4_0, Q4_1 and Q8_0 alternate block by block (`paired`): a kernel that computes
+// both at once loads each activation once for 32 columns, and reads one stream of memory.
 //   F32/F16/BF16: for each input 16 values.
 // The others in blocks of 32 or 256 inputs (blockInputs), each with the file's own numbers for 16 columns, a "line"
 // being one of them for each column. "sc" and "mn" are small integers that belong to 16 or 32 inputs:
@@ -103,6 +105,21 @@ constexpr int kSuperBlock = 256;
 }
 [[gnu::always_inline]] constexpr size_t tileBytes(WeightType type, int k) {
   return size_t(k / blockInputs(type)) * blockBytes(type) * kLanes;
+}
+
+[[gnu::always_inline]] constexpr bool pairs(WeightType type) {
+  return type == WeightType::Q4_0 || type == WeightType::Q4_1 || type == WeightType::Q8_0;
+}
+
+// Where a tile of a matrix lies: block i at first + i * step.
+struct TileBlocks {
+  const uint8_t* first;
+  size_t step;
+};
+[[gnu::always_inline]] inline TileBlocks tileBlocks(WeightType type, const uint8_t* weights, int k, bool paired, int tile) {
+  const size_t block = blockBytes(type) * kLanes;
+  if (!paired) return {weights + size_t(tile) * tileBytes(type, k), block};
+  return {weights + size_t(tile / 2) * 2 * tileBytes(type, k) + size_t(tile % 2) * block, 2 * block};
 }
 
 // Where the parts of a block lie, in bytes from its start.
@@ -188,13 +205,14 @@ struct QuantisedRow {
 //   fma(q, d, m) of the d and m above; the others' products are exact.
 // accumulate: out = out + y (one rounded addition), else out = y.
 struct MatmulArgs {
-  const uint8_t* weights;  // the first tile of the matrix
+  const uint8_t* weights;  // the matrix
   int k;
+  bool paired;
   int tileBegin, tileEnd;
   const void* x;           // quantised rows or float rows
   size_t xStride;          // bytes
   int rows;
-  float* out;              // column c of row r: out[r * outStride + c]
+  float* out;              // column c of tile t of row r: out[r * outStride + (t - tileBegin) * 16 + c]
   size_t outStride;        // floats
   bool accumulate;
 };
@@ -225,6 +243,7 @@ struct AttentionArgs {
   float* const* outs;  // [headDim] each
   float scale;
   float softCap;       // 0: none
+  bool cold;           // keys and values are not in the caches yet
   float* scratch;      // count * (largest end rounded up to 16) floats
 };
 

@@ -19,7 +19,7 @@ LANES_INLINE const float* rowAt(const MatmulArgs& a, int r) {
   return reinterpret_cast<const float*>(static_cast<const uint8_t*>(a.x) + size_t(r) * a.xStride);
 }
 LANES_INLINE void finish(const MatmulArgs& a, int row, int tile, Float y) {
-  float* out = a.out + size_t(row) * a.outStride + size_t(tile) * kLanes;
+  float* out = a.out + size_t(row) * a.outStride + size_t(tile - a.tileBegin) * kLanes;
   store(out, a.accumulate ? add(load(out), y) : y);
 }
 
@@ -27,29 +27,39 @@ LANES_INLINE void finish(const MatmulArgs& a, int row, int tile, Float y) {
 
 template <WeightType type> void matmulQuantised(const MatmulArgs& a);  // of the including file
 
-// tile(Constant<n>, row, tile) for all of a product in pieces of up to `most` rows. Within a step of rows, a tile's
-// weights stay in the first cache while the rows go past it.
-template <int most, class F>
+// piece(Constant<rows>, Constant<tiles>, row, tile) for all of a product, `tiles` being 2 for a pair of tiles where `most`
+// allows it, in pieces of up to `mostRows` rows, equally many. Within a step of rows, a tile's weights stay in the first
+// cache while the rows go past it.
+template <int mostRows, int mostTiles, class F>
 LANES_INLINE void forEachPiece(const MatmulArgs& a, F piece) {
   const int step = stepRows(a.xStride);
   for (int first = 0; first < a.rows; first += step) {
     const int end = smaller(a.rows, first + step);
-    for (int tile = a.tileBegin; tile < a.tileEnd; tile++)
-      for (int row = first; row < end; row += most)
-        withConstant<most>(smaller(most, end - row), [&](auto rows) { piece(rows, row, tile); });
+    const int pieces = (end - first + mostRows - 1) / mostRows;
+    const auto pieceBegin = [&](int i) { return first + (end - first) * i / pieces; };
+    for (int tile = a.tileBegin; tile < a.tileEnd;) {
+      const bool both = mostTiles == 2 && a.paired && tile % 2 == 0 && tile + 1 < a.tileEnd;
+      for (int i = 0; i < pieces; i++) {
+        const int row = pieceBegin(i);
+        withConstant<mostRows>(pieceBegin(i + 1) - row, [&](auto rows) {
+          if (both) piece(rows, Constant<mostTiles>{}, row, tile);
+          else piece(rows, Constant<1>{}, row, tile);
+        });
+      }
+      tile += both ? 2 : 1;
+    }
   }
 }
 
-// Calls use(i, w) for the inputs i of `tiles` neighbouring tiles in order; w[t] holds the 16 columns of tile t.
+// Calls use(i, w) for the inputs i of these tiles in order; w[t] holds the 16 columns of tile t.
 template <WeightType type, int tiles, class F>
-LANES_INLINE void forEachInput(const uint8_t* first, int k, F use) {
-  const size_t tileSize = tileBytes(type, k);
+LANES_INLINE void forEachInput(const TileBlocks (&tile)[tiles], int k, F use) {
   Float w[tiles];
   if constexpr (!isBlockQuantised(type)) {
     constexpr size_t inputBytes = type == WeightType::F32 ? 64 : 32;
     for (int i = 0; i < k; i++) {
       for (int t = 0; t < tiles; t++) {
-        const uint8_t* p = first + size_t(t) * tileSize + size_t(i) * inputBytes;
+        const uint8_t* p = tile[t].first + size_t(i) * inputBytes;
         if constexpr (type == WeightType::F32) w[t] = load(reinterpret_cast<const float*>(p));
         else if constexpr (type == WeightType::F16) w[t] = loadHalf(p);
         else w[t] = loadBfloat(p);
@@ -61,12 +71,12 @@ LANES_INLINE void forEachInput(const uint8_t* first, int k, F use) {
     constexpr int perScale = hasHalfBlocks(type) ? 16 : 32;
     BlockScales scales[tiles];
     for (int i = 0; i < k; i += kBlock) {  // 32 inputs
-      const size_t at = tileBytes(type, i / blockSize * blockSize);
+      const auto block = [&](int t) __attribute__((always_inline)) { return tile[t].first + size_t(i / blockSize) * tile[t].step; };
       if (i % blockSize == 0)
-        for (int t = 0; t < tiles; t++) blockScales<type>(first + size_t(t) * tileSize + at, scales[t]);
+        for (int t = 0; t < tiles; t++) blockScales<type>(block(t), scales[t]);
       Int groups[tiles][kBlock / 4];
       for (int t = 0; t < tiles; t++)
-        unpack<type, Int>(first + size_t(t) * tileSize + at + quantsOffset(type) + i % blockSize / kBlock * quantBytes, groups[t]);
+        unpack<type, Int>(block(t) + quantsOffset(type) + i % blockSize / kBlock * quantBytes, groups[t]);
       for (int j = 0; j < kBlock; j++) {
         const int s = (i % blockSize + j) / perScale;
         for (int t = 0; t < tiles; t++) {
@@ -90,8 +100,9 @@ void floatTiles(const MatmulArgs& a, int row, int tile) {
     x[r] = rowAt(a, row + r);
     for (int t = 0; t < tiles; t++) y[r][t] = broadcast(0);
   }
-  forEachInput<type, tiles>(a.weights + size_t(tile) * tileBytes(type, a.k), a.k,
-                            [&](int i, const Float* w) __attribute__((always_inline)) {
+  TileBlocks at[tiles];
+  for (int t = 0; t < tiles; t++) at[t] = tileBlocks(type, a.weights, a.k, a.paired, tile + t);
+  forEachInput<type, tiles>(at, a.k, [&](int i, const Float* w) __attribute__((always_inline)) {
     for (int r = 0; r < rows; r++)
       for (int t = 0; t < tiles; t++) y[r][t] = fma(w[t], broadcast(x[r][i]), y[r][t]);
   });
@@ -223,7 +234,6 @@ void addValues(const AttentionArgs& a, const float* const* p, int begin, int end
   for (int t = begin; t < end;) {
     const void* values = a.values[t / kLanes];
     const int blockEnd = smaller(end, (t / kLanes + 1) * kLanes);
-    if (blockEnd < end) fetchNear(a.values[blockEnd / kLanes], size_t(a.valueStride) * kLanes * (half ? 2 : 4));
     for (; t < blockEnd; t++) {
       const size_t row = size_t(t % kLanes) * a.valueStride + offset;
       Float value[vectors];
@@ -260,9 +270,11 @@ void weighValues(const AttentionArgs& a, int query, float* const* p, const Float
   }
 }
 
+constexpr int kFetchAhead = 6;
+
 template <bool half, int count>
 void attend(const AttentionArgs& a, int query, float* const* p) {
-  constexpr int chains = smaller(8, kAccumulators);
+  constexpr int chains = smaller(16, kAccumulators);
   constexpr int blocks = count <= chains / 4 ? 4 : count <= chains / 2 ? 2 : 1;
   constexpr int vectors = count <= kAccumulators / 4 ? 4 : count <= kAccumulators / 2 ? 2 : 1;
 
@@ -273,14 +285,17 @@ void attend(const AttentionArgs& a, int query, float* const* p) {
   }
   int block = begin / kLanes;
   const int lastBlock = (end + kLanes - 1) / kLanes;
-  // Blocks lie far apart, where the processor does not guess them: while it multiplies one group of keys, the next one
-  // and the values that are wanted soon come nearer.
+  // Blocks lie far apart, where the processor does not guess them: while it multiplies one group of keys, later ones and
+  // the values that are wanted soon come nearer. For what is near already, fetching costs an eighth of the time.
   const size_t keyBytes = size_t(a.headDim) * kLanes * (half ? 2 : 4), valueBytes = size_t(a.valueStride) * kLanes * (half ? 2 : 4);
+  if (a.cold)
+    for (int b = block; b < smaller(block + kFetchAhead, lastBlock); b++) fetchNear(a.keys[b], keyBytes);
   for (; block + blocks <= lastBlock; block += blocks) {
-    for (int b = block; b < block + blocks; b++) {
-      if (b + blocks < lastBlock) fetchNear(a.keys[b + blocks], keyBytes);
-      fetchSoon(a.values[b], valueBytes);
-    }
+    if (a.cold)
+      for (int b = block; b < block + blocks; b++) {
+        if (b + kFetchAhead < lastBlock) fetchNear(a.keys[b + kFetchAhead], keyBytes);
+        fetchSoon(a.values[b], valueBytes);
+      }
     scores<half, count, blocks>(a, query, block, p);
   }
   for (; block < lastBlock; block++) scores<half, count, 1>(a, query, block, p);

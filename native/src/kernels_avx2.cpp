@@ -15,27 +15,31 @@ constexpr int kPrefetchBytes = 3072;
 LANES_INLINE __m256i broadcastQuad(const uint8_t* p) { return _mm256_set1_epi32(*reinterpret_cast<const int32_t*>(p)); }
 LANES_INLINE __m256 broadcastFloat(const uint8_t* p) { return _mm256_set1_ps(*reinterpret_cast<const float*>(p)); }
 
-template <WeightType type, int rows>
-[[gnu::noinline]] void quantisedTile(const MatmulArgs& a, int row, int tile) {
+// One tile or a pair, whose blocks alternate.
+template <WeightType type, int rows, int tiles>
+[[gnu::noinline]] void quantisedTiles(const MatmulArgs& a, int row, int tile) {
   constexpr int quantBytes = type == WeightType::Q8_0 ? 512 : 256, blockBytes = int(tileBytes(type, kBlock));
   const int blocks = a.k / kBlock;
   const __m256i ones = _mm256_set1_epi16(1);
   const uint8_t* x[rows];
-  __m256 y[rows][2];
+  __m256 y[tiles][rows][2];
   for (int r = 0; r < rows; r++) {
     x[r] = static_cast<const uint8_t*>(a.x) + size_t(row + r) * a.xStride;
-    y[r][0] = y[r][1] = _mm256_setzero_ps();
+    for (int t = 0; t < tiles; t++) y[t][r][0] = y[t][r][1] = _mm256_setzero_ps();
   }
-  const uint8_t* block = a.weights + size_t(tile) * tileBytes(type, a.k);
+  const TileBlocks at = tileBlocks(type, a.weights, a.k, a.paired, tile);
+  const uint8_t* blockPair = at.first;
   const size_t scalesAt = size_t(a.k), scaledSumsAt = scalesAt + size_t(blocks) * 4, sumsAt = scaledSumsAt + size_t(blocks) * 4;
-  for (int b = 0; b < blocks; b++, block += blockBytes) {
-    for (int line = 0; line < blockBytes; line += 64)
-      _mm_prefetch(reinterpret_cast<const char*>(block + kPrefetchBytes + line), _MM_HINT_T0);
-    for (int half = 0; half < 2; half++) {  // 8 of the 16 columns
+  for (int b = 0; b < blocks; b++, blockPair += at.step) {
+    for (int line = 0; line < tiles * blockBytes; line += 64)
+      _mm_prefetch(reinterpret_cast<const char*>(blockPair + kPrefetchBytes + line), _MM_HINT_T0);
+    for (int part = 0; part < 2 * tiles; part++) {  // 8 columns
+      const int half = part % 2;
+      const uint8_t* block = blockPair + part / 2 * blockBytes;
       // Hides that both halves read the same activations: the compiler would load them all ahead of the loop and
       // spill them (8 rows: 70 GMAC/s instead of 96).
-      size_t at = size_t(b);
-      asm volatile("" : "+r"(at));
+      size_t place = size_t(b);
+      asm volatile("" : "+r"(place));
       __m256i w[8];
       if constexpr (type == WeightType::Q8_0) {
         for (int g = 0; g < 8; g++)
@@ -53,8 +57,8 @@ template <WeightType type, int rows>
       const __m256 d = _mm256_cvtph_ps(_mm_loadu_si128(halves));
       const __m256 m = type == WeightType::Q4_1 ? _mm256_cvtph_ps(_mm_loadu_si128(halves + 2)) : d;
       for (int r = 0; r < rows; r++) {
-        const uint8_t* quads = x[r] + at * kBlock;
-        const uint8_t* ofBlock = x[r] + at * 4;
+        const uint8_t* quads = x[r] + place * kBlock;
+        const uint8_t* ofBlock = x[r] + place * 4;
         __m256i acc;
         if constexpr (type == WeightType::Q8_0) {
           acc = _mm256_setzero_si256();
@@ -69,13 +73,14 @@ template <WeightType type, int rows>
           if constexpr (type == WeightType::Q4_0)
             acc = _mm256_sub_epi32(acc, _mm256_slli_epi32(broadcastQuad(ofBlock + sumsAt), 3));
         }
-        __m256& sum = y[r][half];
+        __m256& sum = y[part / 2][r][half];
         sum = _mm256_fmadd_ps(_mm256_cvtepi32_ps(acc), _mm256_mul_ps(d, broadcastFloat(ofBlock + scalesAt)), sum);
         if constexpr (type == WeightType::Q4_1) sum = _mm256_fmadd_ps(m, broadcastFloat(ofBlock + scaledSumsAt), sum);
       }
     }
   }
-  for (int r = 0; r < rows; r++) finish(a, row + r, tile, {y[r][0], y[r][1]});
+  for (int t = 0; t < tiles; t++)
+    for (int r = 0; r < rows; r++) finish(a, row + r, tile + t, {y[t][r][0], y[t][r][1]});
 }
 
 // acc += sum of w * x over `groups` groups of four inputs.
@@ -108,7 +113,7 @@ template <WeightType type, int rows>
 [[gnu::noinline]] void blockTile(const MatmulArgs& a, int row, int tile) {
   constexpr int scalesPerBlock = blockInputs(type) / kBlock, quantBytes = lowBytes(type) + highBytes(type);
   constexpr bool minima = hasMinima(type), halfBlocks = hasHalfBlocks(type);
-  constexpr int most = unpackedMost(type), tileBlockBytes = int(blockBytes(type)) * kLanes;
+  constexpr int most = unpackedMost(type);
   constexpr int zero = most > 127 ? 0 : unpackedZero(type);  // larger bytes become signed, without a zero point
   const int blocks = a.k / kBlock;
   const uint8_t* x[rows];
@@ -117,20 +122,21 @@ template <WeightType type, int rows>
     x[r] = static_cast<const uint8_t*>(a.x) + size_t(row + r) * a.xStride;
     y[r][0] = y[r][1] = _mm256_setzero_ps();
   }
-  const uint8_t* block = a.weights + size_t(tile) * tileBytes(type, a.k);
+  const TileBlocks at = tileBlocks(type, a.weights, a.k, a.paired, tile);
+  const uint8_t* block = at.first;
   const size_t scalesAt = size_t(a.k), scaledSumsAt = scalesAt + size_t(blocks) * 4, sumsAt = scaledSumsAt + size_t(blocks) * 4;
   const size_t halfSumsAt = sumsAt + size_t(blocks) * 4;
   const auto words = [](const int32_t* p) { return _mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)); };
   UnpackedScales scales;
-  for (int first = 0; first < blocks; first += scalesPerBlock, block += tileBlockBytes) {
+  for (int first = 0; first < blocks; first += scalesPerBlock, block += at.step) {
     unpackScales<type>(block, scales);
     const uint8_t* quants = block + quantsOffset(type);
     for (int s = 0; s < scalesPerBlock; s++, quants += quantBytes) {
       for (int line = 0; line < quantBytes; line += 64)
         _mm_prefetch(reinterpret_cast<const char*>(quants + kPrefetchBytes + line), _MM_HINT_T0);
       for (int half = 0; half < 2; half++) {  // 8 of the 16 columns
-        size_t at = size_t(first + s);
-        asm volatile("" : "+r"(at));  // as in quantisedTile
+        size_t place = size_t(first + s);
+        asm volatile("" : "+r"(place));  // as in quantisedTile
         Part w[8];
         unpack<type, Part>(quants + 32 * half, w);
         if constexpr (most > 127)
@@ -146,8 +152,8 @@ template <WeightType type, int rows>
                                                             words(scales.minima + kLanes * (2 * s + 1) + column))
                                                    : minus;
         for (int r = 0; r < rows; r++) {
-          const uint8_t* quads = x[r] + at * kBlock;
-          const uint8_t* ofBlock = x[r] + at * 4;
+          const uint8_t* quads = x[r] + place * kBlock;
+          const uint8_t* ofBlock = x[r] + place * 4;
           const __m256 scale = broadcastFloat(ofBlock + scalesAt);
           __m256& sum = y[r][half];
           if constexpr (halfBlocks) {
@@ -179,10 +185,9 @@ constexpr int kRowTile = 8;
 // A tile's weights stay in the first cache while the rows stream past it.
 template <WeightType type>
 void matmulQuantised(const MatmulArgs& a) {
-  forEachPiece<kRowTile>(a, [&](auto constant, int row, int tile) {
-    constexpr int rows = decltype(constant)::value;
-    if constexpr (type == WeightType::Q4_0 || type == WeightType::Q4_1 || type == WeightType::Q8_0) quantisedTile<type, rows>(a, row, tile);
-    else blockTile<type, rows>(a, row, tile);
+  forEachPiece<kRowTile, pairs(type) ? 2 : 1>(a, [&](auto rows, auto tiles, int row, int tile) {
+    if constexpr (pairs(type)) quantisedTiles<type, decltype(rows)::value, decltype(tiles)::value>(a, row, tile);
+    else blockTile<type, decltype(rows)::value>(a, row, tile);
   });
 }
 

@@ -9,7 +9,8 @@ namespace {
 
 #include "kernels.inl"
 
-constexpr int kPrefetchBytes = 3072;
+// Fewer hide less of memory's latency, more are lost at the end of small matrices.
+constexpr int kPrefetchBytes = 6400;
 
 LANES_INLINE __m512i broadcastWord(const uint8_t* p) { return _mm512_set1_epi32(*reinterpret_cast<const int32_t*>(p)); }
 LANES_INLINE __m512 broadcastFloat(const uint8_t* p) { return _mm512_set1_ps(*reinterpret_cast<const float*>(p)); }
@@ -19,52 +20,76 @@ LANES_INLINE __m512i pairUp(__m512i first, __m512i last) {
   return _mm512_mask_blend_epi16(0xaaaaaaaa, first, _mm512_slli_epi32(last, 16));
 }
 
-template <WeightType type, int rows>
-[[gnu::noinline]] void quantisedTile(const MatmulArgs& a, int row, int tile) {
+// One tile or a pair at once. A pair shares the loads of the activations, which keep the load ports as busy as the
+// products keep theirs, and few rows get enough sums that do not wait for each other.
+template <WeightType type, int rows, int tiles>
+[[gnu::noinline]] void quantisedTiles(const MatmulArgs& a, int row, int tile) {
   constexpr int quantBytes = type == WeightType::Q8_0 ? 512 : 256, blockBytes = int(tileBytes(type, kBlock));
   constexpr int zeroShift = type == WeightType::Q8_0 ? 7 : 3;  // the weights' zero point is 128 or 8
+  constexpr int chains = rows * tiles < 4 ? 2 : 1;             // sums that a dot product of a block is cut into
   const int blocks = a.k / kBlock;
   const uint8_t* x[rows];
-  __m512 y[rows];
+  __m512 y[tiles][rows];
   for (int r = 0; r < rows; r++) {
     x[r] = static_cast<const uint8_t*>(a.x) + size_t(row + r) * a.xStride;
-    y[r] = _mm512_setzero_ps();
+    for (int t = 0; t < tiles; t++) y[t][r] = _mm512_setzero_ps();
   }
-  const uint8_t* block = a.weights + size_t(tile) * tileBytes(type, a.k);
+  const TileBlocks at = tileBlocks(type, a.weights, a.k, a.paired, tile);
+  const uint8_t* block = at.first;
   const size_t scalesAt = size_t(a.k), scaledSumsAt = scalesAt + size_t(blocks) * 4, sumsAt = scaledSumsAt + size_t(blocks) * 4;
-  for (int b = 0; b < blocks; b++, block += blockBytes) {
-    for (int line = 0; line < blockBytes; line += 64)
+  for (int b = 0; b < blocks; b++, block += at.step) {
+    for (int line = 0; line < tiles * blockBytes; line += 64)
       _mm_prefetch(reinterpret_cast<const char*>(block + kPrefetchBytes + line), _MM_HINT_T0);
-    __m512i w[8];
+    __m512i acc[tiles][rows][chains];
+    for (int t = 0; t < tiles; t++)
+      for (int r = 0; r < rows; r++) {
+        for (int c = 0; c < chains; c++) acc[t][r][c] = _mm512_setzero_si512();
+        if constexpr (type != WeightType::Q4_1)
+          acc[t][r][0] = _mm512_sub_epi32(acc[t][r][0], _mm512_slli_epi32(broadcastWord(x[r] + sumsAt + size_t(b) * 4), zeroShift));
+      }
+    // Row after row within each step, or one row's eight steps would wait for each other (2 rows: 87 -> 126 GMAC/s).
+    const auto step = [&](const __m512i (&w)[tiles], int g) __attribute__((always_inline)) {
+      for (int r = 0; r < rows; r++) {
+        const __m512i quad = broadcastWord(x[r] + size_t(b) * kBlock + 4 * g);
+        for (int t = 0; t < tiles; t++) acc[t][r][g % chains] = _mm512_dpbusd_epi32(acc[t][r][g % chains], w[t], quad);
+      }
+    };
+    __m512i w[tiles];
     if constexpr (type == WeightType::Q8_0) {
-      for (int g = 0; g < 8; g++) w[g] = _mm512_loadu_si512(block + 64 * g);
+#pragma GCC unroll 8
+      for (int g = 0; g < 8; g++) {
+        for (int t = 0; t < tiles; t++) w[t] = _mm512_loadu_si512(block + t * blockBytes + 64 * g);
+        step(w, g);
+      }
     } else {
       const __m512i nibble = _mm512_set1_epi8(15);
+#pragma GCC unroll 4
       for (int g = 0; g < 4; g++) {
-        const __m512i both = _mm512_loadu_si512(block + 64 * g);
-        w[g] = _mm512_and_si512(both, nibble);
-        w[g + 4] = _mm512_and_si512(_mm512_srli_epi16(both, 4), nibble);
+        __m512i both[tiles];
+        for (int t = 0; t < tiles; t++) {
+          both[t] = _mm512_loadu_si512(block + t * blockBytes + 64 * g);
+          w[t] = _mm512_and_si512(both[t], nibble);
+        }
+        step(w, g);
+        for (int t = 0; t < tiles; t++) w[t] = _mm512_and_si512(_mm512_srli_epi16(both[t], 4), nibble);
+        step(w, g + 4);
       }
     }
-    const __m512 d = loadHalf(block + quantBytes).v;
-    const __m512 m = type == WeightType::Q4_1 ? loadHalf(block + quantBytes + 32).v : d;
-    // Row after row within each step, or one row's eight steps would wait for each other (2 rows: 87 -> 126 GMAC/s).
-    __m512i acc[rows];
-    for (int r = 0; r < rows; r++) {
-      acc[r] = _mm512_setzero_si512();
-      if constexpr (type != WeightType::Q4_1)
-        acc[r] = _mm512_sub_epi32(acc[r], _mm512_slli_epi32(broadcastWord(x[r] + sumsAt + size_t(b) * 4), zeroShift));
-    }
-    for (int g = 0; g < 8; g++)
-      for (int r = 0; r < rows; r++)
-        acc[r] = _mm512_dpbusd_epi32(acc[r], w[g], broadcastWord(x[r] + size_t(b) * kBlock + 4 * g));
-    for (int r = 0; r < rows; r++) {
-      const uint8_t* ofBlock = x[r] + size_t(b) * 4;
-      y[r] = _mm512_fmadd_ps(_mm512_cvtepi32_ps(acc[r]), _mm512_mul_ps(d, broadcastFloat(ofBlock + scalesAt)), y[r]);
-      if constexpr (type == WeightType::Q4_1) y[r] = _mm512_fmadd_ps(m, broadcastFloat(ofBlock + scaledSumsAt), y[r]);
+    for (int t = 0; t < tiles; t++) {
+      const uint8_t* halves = block + t * blockBytes + quantBytes;
+      const __m512 d = loadHalf(halves).v;
+      const __m512 m = type == WeightType::Q4_1 ? loadHalf(halves + 32).v : d;
+      for (int r = 0; r < rows; r++) {
+        const uint8_t* ofBlock = x[r] + size_t(b) * 4;
+        __m512i sum = acc[t][r][0];
+        for (int c = 1; c < chains; c++) sum = _mm512_add_epi32(sum, acc[t][r][c]);
+        y[t][r] = _mm512_fmadd_ps(_mm512_cvtepi32_ps(sum), _mm512_mul_ps(d, broadcastFloat(ofBlock + scalesAt)), y[t][r]);
+        if constexpr (type == WeightType::Q4_1) y[t][r] = _mm512_fmadd_ps(m, broadcastFloat(ofBlock + scaledSumsAt), y[t][r]);
+      }
     }
   }
-  for (int r = 0; r < rows; r++) finish(a, row + r, tile, {y[r]});
+  for (int t = 0; t < tiles; t++)
+    for (int r = 0; r < rows; r++) finish(a, row + r, tile + t, {y[t][r]});
 }
 
 // The same for every type over unpack.inl: bits are unpacked once for all rows, scales once for 256 inputs.
@@ -72,7 +97,7 @@ template <WeightType type, int rows>
 [[gnu::noinline]] void blockTile(const MatmulArgs& a, int row, int tile) {
   constexpr int scalesPerBlock = blockInputs(type) / kBlock, quantBytes = lowBytes(type) + highBytes(type);
   constexpr bool minima = hasMinima(type), halfBlocks = hasHalfBlocks(type);
-  constexpr int zero = unpackedZero(type), tileBlockBytes = int(blockBytes(type)) * kLanes;
+  constexpr int zero = unpackedZero(type);
   const int blocks = a.k / kBlock;
   const uint8_t* x[rows];
   __m512 y[rows];
@@ -80,11 +105,12 @@ template <WeightType type, int rows>
     x[r] = static_cast<const uint8_t*>(a.x) + size_t(row + r) * a.xStride;
     y[r] = _mm512_setzero_ps();
   }
-  const uint8_t* block = a.weights + size_t(tile) * tileBytes(type, a.k);
+  const TileBlocks at = tileBlocks(type, a.weights, a.k, a.paired, tile);
+  const uint8_t* block = at.first;
   const size_t scalesAt = size_t(a.k), scaledSumsAt = scalesAt + size_t(blocks) * 4, sumsAt = scaledSumsAt + size_t(blocks) * 4;
   const size_t halfSumsAt = sumsAt + size_t(blocks) * 4;
   UnpackedScales scales;
-  for (int first = 0; first < blocks; first += scalesPerBlock, block += tileBlockBytes) {
+  for (int first = 0; first < blocks; first += scalesPerBlock, block += at.step) {
     for (int line = 0; line < quantsOffset(type); line += 64)
       _mm_prefetch(reinterpret_cast<const char*>(block + kPrefetchBytes + line), _MM_HINT_T0);
     unpackScales<type>(block, scales);
@@ -146,17 +172,17 @@ template <WeightType type, int rows>
   for (int r = 0; r < rows; r++) finish(a, row + r, tile, {y[r]});
 }
 
-constexpr int kRowTile = 8;
+// Two tiles of six rows and their sums fill the registers.
+constexpr int kRowTile = 6;
 
-// Zen 4, one core, 64 rows: 163 (Q4_1) to 175 GMAC/s (Q8_0) of 236 that bare dpbusd reach; with the float operations of
-// a Q4_1 block on the same pipes 172 are possible. Tiles of 4, 5, 6 and 12 rows gave 154 to 175.
 template <WeightType type>
 void matmulQuantised(const MatmulArgs& a) {
-  forEachPiece<kRowTile>(a, [&](auto constant, int row, int tile) {
-    constexpr int rows = decltype(constant)::value;
-    if constexpr (type == WeightType::Q4_0 || type == WeightType::Q4_1 || type == WeightType::Q8_0) quantisedTile<type, rows>(a, row, tile);
-    else blockTile<type, rows>(a, row, tile);
-  });
+  if constexpr (pairs(type))
+    forEachPiece<kRowTile, 2>(a, [&](auto rows, auto tiles, int row, int tile) {
+      quantisedTiles<type, decltype(rows)::value, decltype(tiles)::value>(a, row, tile);
+    });
+  else
+    forEachPiece<8, 1>(a, [&](auto rows, auto, int row, int tile) { blockTile<type, decltype(rows)::value>(a, row, tile); });
 }
 
 }  // namespace

@@ -39,10 +39,17 @@ Range share(int total, int chunk, int chunks) {
 constexpr int kStepTiles = 8;
 constexpr int kStepFloats = (64 + 8 * kStepTiles) * kLanes;
 
+// Share of a matrix's tiles; a pair stays together.
+Range share(const Weight& w, int chunk, int chunks) {
+  const int together = w.paired ? 2 : 1;
+  const Range units = share(w.tiles / together, chunk, chunks);
+  return {units.begin * together, units.end * together};
+}
+
 // Cuts a product into steps whose results fit kStepFloats: step(tile, tiles, row, rows).
 template <class Step>
 void forSteps(Range tiles, int rows, size_t rowBytes, Step step) {
-  const int tileStep = rows > 8 ? 1 : kStepTiles, rowStep = stepRows(rowBytes);
+  const int tileStep = rows > 8 ? 2 : kStepTiles, rowStep = stepRows(rowBytes);
   for (int r = 0; r < rows; r += rowStep)
     for (int t = tiles.begin; t < tiles.end; t += tileStep)
       step(t, std::min(tileStep, tiles.end - t), r, std::min(rowStep, rows - r));
@@ -472,7 +479,7 @@ int Program::chunksOf(int op, int rows, int outputs) const {
     return (b.outputs ? outputs : rows) * b.slots;
   };
   const auto byRow = [&](int n, int grain) { return std::min(threads * 4, (n + grain - 1) / grain); };
-  const auto byTile = [&](int n, const Weight& w) { return n == 0 ? 0 : threads == 1 ? 1 : std::min(threads * 4, w.tiles); };
+  const auto byTile = [&](int n, const Weight& w) { return n == 0 ? 0 : threads == 1 ? 1 : std::min(threads * 4, w.paired ? w.tiles / 2 : w.tiles); };
   switch (Opcode(f[0])) {
     case Opcode::Embed: return byRow(rows, 4);
     case Opcode::RmsNorm: return byRow(rowsOf(f[1]), 2);
@@ -482,7 +489,8 @@ int Program::chunksOf(int op, int rows, int outputs) const {
     case Opcode::Gated: return byTile(rowsOf(f[1]), *spec_.weights[size_t(f[2])]);
     case Opcode::Rotary: return byRow(rows, 16);
     case Opcode::Rope: return byRow(rows, 2);
-    case Opcode::Store: return byRow(rows, 2);
+    // Positions that follow each other share cache lines, which two threads would take from each other.
+    case Opcode::Store: return byRow(rows, 16);
     case Opcode::Add: return byRow(rowsOf(f[1]), 4);
     case Opcode::Select: return byRow(outputs, 16);
     case Opcode::Route: return byRow(rowsOf(f[1]), 4);
@@ -553,15 +561,16 @@ void Program::execute(Pass& pass, int op, int chunk, int chunks, int thread) {
       const Weight& gate = *spec_.weights[size_t(f[2])];
       const Weight& up = *spec_.weights[size_t(f[3])];
       const bool quantised = spec_.buffers[size_t(f[1])].quantised;
-      const Range tiles = share(gate.tiles, chunk, chunks);
+      const Range tiles = share(gate, chunk, chunks);
       const Buffer& in = buffers_[size_t(f[1])];
       const auto activate = Activation(f[5]) == Activation::Gelu ? k.geluMul : k.siluMul;
       float g[kStepFloats], u[kStepFloats];
       forSteps(tiles, rowsOf(f[1]), in.rowBytes, [&](int tile, int count, int row, int n) {
         const int stride = count * kLanes;
-        MatmulArgs args{gate.tile(tile), gate.k, 0, count, in.data + in.rowBytes * size_t(row), in.rowBytes, n, g, size_t(stride), false};
+        MatmulArgs args{gate.data(), gate.k, gate.paired, tile, tile + count, in.data + in.rowBytes * size_t(row), in.rowBytes, n, g, size_t(stride), false};
         product(k, gate, quantised)(args);
-        args.weights = up.tile(tile);
+        args.weights = up.data();
+        args.paired = up.paired;
         args.out = u;
         product(k, up, quantised)(args);
         for (int i = 0; i < n; i++) activate(g + i * stride, u + i * stride, stride, floats(f[4], row + i) + tile * kLanes);
@@ -623,9 +632,11 @@ void Program::execute(Pass& pass, int op, int chunk, int chunks, int thread) {
       forExperts(f[2], rowsOf(f[1]), f[1], 1, gate.tiles / tiles, tiles, chunk, chunks, thread,
                  [&](int expert, int tile, int count, const uint8_t* x, size_t xStride, const int* slots, int n) {
         const int stride = count * kLanes;
-        MatmulArgs args{gate.tile(expert * tiles + tile), gate.k, 0, count, x, xStride, n, g, size_t(stride), false};
+        const int first = expert * tiles + tile;
+        MatmulArgs args{gate.data(), gate.k, gate.paired, first, first + count, x, xStride, n, g, size_t(stride), false};
         product(k, gate, quantised)(args);
-        args.weights = up.tile(expert * tiles + tile);
+        args.weights = up.data();
+        args.paired = up.paired;
         args.out = u;
         product(k, up, quantised)(args);
         for (int i = 0; i < n; i++) activate(g + i * stride, u + i * stride, stride, floats(f[5], slots[i]) + tile * kLanes);
@@ -640,7 +651,8 @@ void Program::execute(Pass& pass, int op, int chunk, int chunks, int thread) {
       forExperts(f[2], rowsOf(f[1]) / slotsOfRow, f[1], slotsOfRow, w.tiles / tiles, tiles, chunk, chunks, thread,
                  [&](int expert, int tile, int count, const uint8_t* x, size_t xStride, const int* slots, int n) {
         const int stride = count * kLanes;
-        product(k, w, quantised)({w.tile(expert * tiles + tile), w.k, 0, count, x, xStride, n, y, size_t(stride), false});
+        const int first = expert * tiles + tile;
+        product(k, w, quantised)({w.data(), w.k, w.paired, first, first + count, x, xStride, n, y, size_t(stride), false});
         for (int i = 0; i < n; i++) std::memcpy(floats(f[4], slots[i]) + tile * kLanes, y + i * stride, size_t(stride) * 4);
       });
       break;
@@ -742,7 +754,7 @@ void Program::forExperts(int routes, int rows, int in, int inSlots, int experts,
         for (int j = 0; j < n; j++) std::memcpy(gathered.data() + x.rowBytes * size_t(j), rowOf(j), x.rowBytes);
         from = gathered.data();
       }
-      const int tileStep = n > 8 ? 1 : kStepTiles;
+      const int tileStep = n > 8 ? 2 : kStepTiles;
       for (int t = first; t < last; t += tileStep) step(e, t, std::min(tileStep, last - t), from, x.rowBytes, slots + i, n);
     }
   }
@@ -751,7 +763,7 @@ void Program::forExperts(int routes, int rows, int in, int inSlots, int experts,
 void Program::matmul(const int32_t* f, float scalar, int rows, int chunk, int chunks) {
   const Kernels& k = core_->kernels;
   const Weight& w = *spec_.weights[size_t(f[2])];
-  const Range tiles = share(w.tiles, chunk, chunks);
+  const Range tiles = share(w, chunk, chunks);
   const Buffer& in = buffers_[size_t(f[1])];
   const Buffer& out = buffers_[size_t(f[3])];
   const auto run = product(k, w, spec_.buffers[size_t(f[1])].quantised != 0);
@@ -759,12 +771,12 @@ void Program::matmul(const int32_t* f, float scalar, int rows, int chunk, int ch
   const float* bias = optionalConstant(f[5]);
   const Finish finish = Finish(f[6]);
   if (!bias && finish == Finish::Scale && scalar == 1.0f)
-    return run({w.data(), w.k, tiles.begin, tiles.end, in.data, in.rowBytes, rows, reinterpret_cast<float*>(out.data),
-                out.rowBytes / 4, accumulate});
+    return run({w.data(), w.k, w.paired, tiles.begin, tiles.end, in.data, in.rowBytes, rows,
+                reinterpret_cast<float*>(out.data) + tiles.begin * kLanes, out.rowBytes / 4, accumulate});
   float y[kStepFloats];
   forSteps(tiles, rows, in.rowBytes, [&](int tile, int count, int row, int n) {
     const int stride = count * kLanes, column = tile * kLanes, columns = std::min(stride, w.rows - column);
-    run({w.tile(tile), w.k, 0, count, in.data + in.rowBytes * size_t(row), in.rowBytes, n, y, size_t(stride), false});
+    run({w.data(), w.k, w.paired, tile, tile + count, in.data + in.rowBytes * size_t(row), in.rowBytes, n, y, size_t(stride), false});
     for (int i = 0; i < n; i++) {
       float* from = y + i * stride;
       float* to = floats(f[3], row + i) + column;
@@ -785,42 +797,53 @@ void Program::attend(Pass& pass, const int32_t* f, float scale, int chunk, int c
   Scratch& scratch = scratch_[size_t(thread)];
   const auto run = cache.half ? core_->kernels.attentionF16 : core_->kernels.attentionF32;
 
+  const int op = int((f - fields(0)) / kOpInts);
+  if (scratch.attendStamp != stamp_ || scratch.attendOp != op) {
+    scratch.attendStamp = stamp_;
+    scratch.attendOp = op;
+    scratch.warmHead = -1;
+  }
+
+  // The blocks of a head that a row sees: from the first one of its window to the one with its position. Those from the
+  // row's first irregular one on are put together in scratch memory.
+  const auto locate = [&](int r, int firstRow, int kvHead) {
+    const Row& row = pass.in.rows[size_t(r)];
+    const int blocks = row.position / kLanes + 1, irregular = std::min(blocks, pass.paths[size_t(r)].firstIrregular);
+    const int from = window > 0 ? std::max(0, pass.in.rows[size_t(firstRow)].position - window + 1) / kLanes : 0;
+    const int32_t* table = pass.table(row);
+    scratch.keys.resize(size_t(blocks));
+    scratch.values.resize(size_t(blocks));
+    for (int b = 0; b < blocks; b++) {
+      const int block = b >= from && b < irregular ? table[b] : 0;  // blocks before the window are never read
+      scratch.keys[size_t(b)] = cache.keys(layer, block, kvHead);
+      scratch.values[size_t(b)] = cache.values(layer, block, kvHead);
+    }
+    if (irregular == blocks) return;
+    const size_t needed = size_t(blocks - irregular);
+    if (scratch.keyBlocks.bytes() < needed * cache.keyBlockBytes()) scratch.keyBlocks = Memory(needed * cache.keyBlockBytes());
+    if (scratch.valueBlocks.bytes() < needed * cache.valueBlockBytes()) scratch.valueBlocks = Memory(needed * cache.valueBlockBytes());
+    for (int b = irregular; b < blocks; b++) {
+      uint8_t* key = scratch.keyBlocks.data() + size_t(b - irregular) * cache.keyBlockBytes();
+      uint8_t* value = scratch.valueBlocks.data() + size_t(b - irregular) * cache.valueBlockBytes();
+      for (int t = b * kLanes; t <= std::min(row.position, b * kLanes + kLanes - 1); t++)
+        cache.gather(layer, kvHead, pass.cellOf(r, t), t % kLanes, key, value);
+      scratch.keys[size_t(b)] = key;
+      scratch.values[size_t(b)] = value;
+    }
+  };
+  const int perHead = pass.rows * group;
+  const auto rowOf = [&](int query) { return query % perHead / group; };
+
   // One call of the kernel: queries [begin, end) of the list that runs over key/value heads, rows and the head's group.
   // More than one row only where they follow each other in one sequence.
   const auto call = [&](int begin, int end) {
-    const int perHead = pass.rows * group, kvHead = begin / perHead;
-    const auto rowOf = [&](int query) { return query % perHead / group; };
-    const Row& first = pass.in.rows[size_t(rowOf(begin))];
-    const int lastRow = rowOf(end - 1);
-    const Row& last = pass.in.rows[size_t(lastRow)];
-    const int blocks = last.position / kLanes + 1;
-    thread_local std::vector<const void*> pointers;
-    pointers.resize(size_t(blocks) * 2);
-    const void** keys = pointers.data();
-    const void** values = keys + blocks;
-    const int irregular = std::min(blocks, pass.paths[size_t(lastRow)].firstIrregular);
-    const int32_t* table = pass.table(last);
-    const int from = window > 0 ? std::max(0, first.position - window + 1) / kLanes : 0;
-    for (int b = 0; b < blocks; b++) {
-      const int block = b >= from && b < irregular ? table[b] : 0;  // blocks before the window are never read
-      keys[b] = cache.keys(layer, block, kvHead);
-      values[b] = cache.values(layer, block, kvHead);
-    }
-    if (irregular < blocks) {
-      const size_t needed = size_t(blocks - irregular);
-      if (scratch.keyBlocks.bytes() < needed * cache.keyBlockBytes()) scratch.keyBlocks = Memory(needed * cache.keyBlockBytes());
-      if (scratch.valueBlocks.bytes() < needed * cache.valueBlockBytes()) scratch.valueBlocks = Memory(needed * cache.valueBlockBytes());
-      for (int b = irregular; b < blocks; b++) {
-        uint8_t* key = scratch.keyBlocks.data() + size_t(b - irregular) * cache.keyBlockBytes();
-        uint8_t* value = scratch.valueBlocks.data() + size_t(b - irregular) * cache.valueBlockBytes();
-        for (int t = b * kLanes; t <= std::min(last.position, b * kLanes + kLanes - 1); t++)
-          cache.gather(layer, kvHead, pass.cellOf(lastRow, t), t % kLanes, key, value);
-        keys[b] = key;
-        values[b] = value;
-      }
-    }
-    const size_t positions = size_t(blocks) * kLanes;
-    if (scratch.floats.size() < positions * kMaxQueries) scratch.floats.resize(positions * kMaxQueries);
+    const int kvHead = begin / perHead, lastRow = rowOf(end - 1), table = pass.in.rows[size_t(lastRow)].table;
+    locate(lastRow, rowOf(begin), kvHead);
+    const int blocks = int(scratch.keys.size());
+    const bool cold = scratch.warmHead != kvHead || scratch.warmTable != table;
+    scratch.warmHead = kvHead;
+    scratch.warmTable = table;
+    if (scratch.floats.size() < size_t(blocks) * kLanes * kMaxQueries) scratch.floats.resize(size_t(blocks) * kLanes * kMaxQueries);
     const float* queries[kMaxQueries];
     float* outs[kMaxQueries];
     int firsts[kMaxQueries], ends[kMaxQueries];
@@ -832,7 +855,8 @@ void Program::attend(Pass& pass, const int32_t* f, float scale, int chunk, int c
       ends[n] = position + 1;
       firsts[n] = window > 0 ? std::max(0, position + 1 - window) : 0;
     }
-    run({dim, cache.valueStride, keys, values, end - begin, queries, firsts, ends, outs, scale, softCap, scratch.floats.data()});
+    run({dim, cache.valueStride, scratch.keys.data(), scratch.values.data(), end - begin, queries, firsts, ends, outs, scale, softCap,
+         cold, scratch.floats.data()});
   };
 
   const auto regular = [&](int r) { return pass.paths[size_t(r)].firstIrregular > pass.in.rows[size_t(r)].position / kLanes; };
@@ -843,12 +867,16 @@ void Program::attend(Pass& pass, const int32_t* f, float scale, int chunk, int c
   };
   const Range range = share(pass.rows * heads, chunk, chunks);
   for (int begin = range.begin; begin < range.end;) {
-    const int perHead = pass.rows * group;
-    const int limit = std::min({range.end, begin + kMaxQueries, (begin / perHead + 1) * perHead});
-    int end = begin + 1;
-    while (end < limit && (end % group != 0 || follows(end % perHead / group))) end++;
-    call(begin, end);
-    begin = end;
+    // Queries that could go together, in calls of equal size: the kernel is made for many at once.
+    const int limit = std::min(range.end, (begin / perHead + 1) * perHead);
+    int together = begin + 1;
+    while (together < limit && (together % group != 0 || follows(rowOf(together)))) together++;
+    const int calls = (together - begin + kMaxQueries - 1) / kMaxQueries;
+    for (int i = 0; i < calls; i++) {
+      const Range part = share(together - begin, i, calls);
+      call(begin + part.begin, begin + part.end);
+    }
+    begin = together;
   }
 }
 

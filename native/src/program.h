@@ -115,7 +115,14 @@ class Program {
   struct Buffer { uint8_t* data; size_t rowBytes; };
   struct Path;  // per row: where its own past lies
   struct Pass;
-  struct Scratch { std::vector<float> floats; Memory keyBlocks, valueBlocks, expertRows; };
+  struct Scratch {
+    std::vector<float> floats;
+    Memory keyBlocks, valueBlocks, expertRows;
+    // While this thread attends: which operator of which pass, and whose keys and values are in its caches.
+    uint32_t attendStamp = 0;
+    int attendOp = -1, warmHead = -1, warmTable = -1;
+    std::vector<const void*> keys, values;
+  };
 
   void checkOps();
   void checkInput(const RunInput&) const;

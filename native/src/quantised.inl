@@ -21,13 +21,13 @@ template <WeightType type, int rows>
   const auto intAt = [](const uint8_t* p) { int32_t i; __builtin_memcpy(&i, p, 4); return i; };
   const size_t scalesAt = size_t(a.k), scaledSumsAt = scalesAt + size_t(blocks) * 4, sumsAt = scaledSumsAt + size_t(blocks) * 4;
   const size_t halfSumsAt = sumsAt + size_t(blocks) * 4;
-  const uint8_t* block = a.weights + size_t(tile) * tileBytes(type, a.k);
-  const uint8_t* quants = block;
+  const TileBlocks at = tileBlocks(type, a.weights, a.k, a.paired, tile);
+  const uint8_t* quants = at.first;
   UnpackedScales scales;
   for (int b = 0; b < blocks; b++) {
     const int s = b % blocksPerScales;
     if (s == 0) {
-      block = a.weights + size_t(tile) * tileBytes(type, a.k) + size_t(b / blocksPerScales) * blockBytes(type) * kLanes;
+      const uint8_t* block = at.first + size_t(b / blocksPerScales) * at.step;
       quants = block + quantsOffset(type);
       unpackScales<type>(block, scales);
     }
@@ -71,5 +71,5 @@ template <WeightType type, int rows>
 
 template <WeightType type>
 void matmulQuantised(const MatmulArgs& a) {
-  forEachPiece<kRowTile>(a, [&](auto rows, int row, int tile) { quantisedTile<type, decltype(rows)::value>(a, row, tile); });
+  forEachPiece<kRowTile, 1>(a, [&](auto rows, auto, int row, int tile) { quantisedTile<type, decltype(rows)::value>(a, row, tile); });
 }

@@ -13,6 +13,7 @@ void matmulQuantised(const MatmulArgs& a) {
   constexpr int inputs = blockInputs(type);
   for (int tile = a.tileBegin; tile < a.tileEnd; tile++)
     for (int r = 0; r < a.rows; r++) {
+      const TileBlocks at = tileBlocks(type, a.weights, a.k, a.paired, tile);
       const uint8_t* row = static_cast<const uint8_t*>(a.x) + size_t(r) * a.xStride;
       const float* scale = QuantisedRow::scales(row, a.k);
       const float* scaledSum = QuantisedRow::scaledSums(row, a.k);
@@ -20,7 +21,7 @@ void matmulQuantised(const MatmulArgs& a) {
       for (int c = 0; c < kLanes; c++) {
         float y = 0;
         for (int b = 0; b < a.k / kBlock; b++) {
-          const uint8_t* block = a.weights + size_t(tile) * tileBytes(type, a.k) + tileBytes(type, b * kBlock / inputs * inputs);
+          const uint8_t* block = at.first + size_t(b * kBlock / inputs) * at.step;
           const int8_t* x = QuantisedRow::values(row) + b * kBlock;
           const int first = b * kBlock % inputs;
           const SubScale sub[2] = {subScale(type, block, c, first), subScale(type, block, c, first + 16)};
@@ -42,19 +43,20 @@ void matmulQuantised(const MatmulArgs& a) {
             y = std::fma(isSuperBlock(type) ? -(m * float(sub[0].minimum)) : m, scaledSum[b], y);
           }
         }
-        float* out = a.out + size_t(r) * a.outStride + size_t(tile) * kLanes + c;
+        float* out = a.out + size_t(r) * a.outStride + size_t(tile - a.tileBegin) * kLanes + c;
         *out = a.accumulate ? *out + y : y;
       }
     }
 }
 
 template <WeightType type>
-float weightAt(const uint8_t* tile, int c, int i) {
+float weightAt(TileBlocks tile, int c, int i) {
+  const uint8_t* block = tile.first + size_t(i / blockInputs(type)) * tile.step;
   switch (type) {
-    case WeightType::F32: { float f; std::memcpy(&f, tile + (size_t(i) * kLanes + c) * 4, 4); return f; }
-    case WeightType::F16: return halfToFloat(read16(tile + (size_t(i) * kLanes + c) * 2));
-    case WeightType::BF16: return bfloatToFloat(read16(tile + (size_t(i) * kLanes + c) * 2));
-    default: return blockWeight(type, tile + tileBytes(type, i / blockInputs(type) * blockInputs(type)), c, i % blockInputs(type));
+    case WeightType::F32: { float f; std::memcpy(&f, block + c * 4, 4); return f; }
+    case WeightType::F16: return halfToFloat(read16(block + c * 2));
+    case WeightType::BF16: return bfloatToFloat(read16(block + c * 2));
+    default: return blockWeight(type, block, c, i % blockInputs(type));
   }
 }
 
@@ -65,8 +67,8 @@ void matmulFloat(const MatmulArgs& a) {
       const float* x = reinterpret_cast<const float*>(static_cast<const uint8_t*>(a.x) + size_t(r) * a.xStride);
       for (int c = 0; c < kLanes; c++) {
         float y = 0;
-        for (int i = 0; i < a.k; i++) y = std::fma(weightAt<type>(a.weights + size_t(tile) * tileBytes(type, a.k), c, i), x[i], y);
-        float* out = a.out + size_t(r) * a.outStride + size_t(tile) * kLanes + c;
+        for (int i = 0; i < a.k; i++) y = std::fma(weightAt<type>(tileBlocks(type, a.weights, a.k, a.paired, tile), c, i), x[i], y);
+        float* out = a.out + size_t(r) * a.outStride + size_t(tile - a.tileBegin) * kLanes + c;
         *out = a.accumulate ? *out + y : y;
       }
     }

@@ -162,12 +162,12 @@ void packBlock(const uint8_t* in, uint8_t* block, size_t c) {
 
 // Rows of one tile, block after block, so that a line of the tile is written by all its columns while it is near.
 template <WeightType type>
-void packColumns(const uint8_t* rows, size_t rowBytes, int k, uint8_t* tile, size_t column, size_t columns) {
-  for (int b = 0; b < k / blockInputs(type); b++, tile += blockBytes(type) * kLanes)
-    for (size_t c = 0; c < columns; c++) packBlock<type>(rows + c * rowBytes + size_t(b) * blockBytes(type), tile, column + c);
+void packColumns(const uint8_t* rows, size_t rowBytes, int k, uint8_t* block, size_t step, size_t column, size_t columns) {
+  for (int b = 0; b < k / blockInputs(type); b++, block += step)
+    for (size_t c = 0; c < columns; c++) packBlock<type>(rows + c * rowBytes + size_t(b) * blockBytes(type), block, column + c);
 }
 
-using PackFn = void (*)(const uint8_t*, size_t, int, uint8_t*, size_t, size_t);
+using PackFn = void (*)(const uint8_t*, size_t, int, uint8_t*, size_t, size_t, size_t);
 PackFn packFunction(WeightType type) {
   switch (type) {
     case WeightType::F32: return packColumns<WeightType::F32>;
@@ -209,7 +209,7 @@ size_t Weight::packedBytes(int type, int64_t rows, int64_t k) {
 
 Weight::Weight(std::shared_ptr<Arena> arena, int type_, int64_t rows_, int64_t k_)
     : type(checkedType(type_)), rows(checkedSize(rows_, "the number of rows")), k(checkedInputs(type_, k_)),
-      tiles((rows + kLanes - 1) / kLanes), arena_(std::move(arena)), data_(arena_->take(packedBytes(type_, rows_, k_))) {}
+      tiles((rows + kLanes - 1) / kLanes), paired(pairs(type) && tiles % 2 == 0), arena_(std::move(arena)), data_(arena_->take(packedBytes(type_, rows_, k_))) {}
 
 size_t Weight::fileRowBytes() const { return size_t(k / blockInputs(type)) * blockBytes(type); }
 
@@ -222,7 +222,8 @@ void Weight::pack(const uint8_t* bytes, size_t size, int64_t first) {
   const PackFn pack = packFunction(type);
   for (int64_t row = first; row < first + count;) {
     const size_t column = size_t(row % kLanes), columns = std::min(size_t(kLanes) - column, size_t(first + count - row));
-    pack(bytes + size_t(row - first) * rowBytes, rowBytes, k, data_ + size_t(row / kLanes) * tileBytes(type, k), column, columns);
+    const TileBlocks at = tileBlocks(type, data_, k, paired, int(row / kLanes));
+    pack(bytes + size_t(row - first) * rowBytes, rowBytes, k, const_cast<uint8_t*>(at.first), at.step, column, columns);
     row += int64_t(columns);
   }
 }
@@ -231,7 +232,8 @@ void Weight::unpackRow(int64_t row, float* y) const {
   if (row < 0 || row >= rows)
     throw programError("unpackRow: row " + std::to_string(row) + " of " + std::to_string(rows));
   const int c = int(row % kLanes);
-  const uint8_t* t = tile(int(row / kLanes));
+  const TileBlocks at = tileBlocks(type, data_, k, paired, int(row / kLanes));
+  const uint8_t* t = at.first;
   switch (type) {
     case WeightType::F32:
       for (int x = 0; x < k; x++) std::memcpy(y + x, t + (size_t(x) * kLanes + size_t(c)) * 4, 4);
@@ -244,7 +246,7 @@ void Weight::unpackRow(int64_t row, float* y) const {
       break;
     default:
       const int inputs = blockInputs(type);
-      for (int x = 0; x < k; x += inputs, t += blockBytes(type) * kLanes)
+      for (int x = 0; x < k; x += inputs, t += at.step)
         for (int i = 0; i < inputs; i++) y[x + i] = blockWeight(type, t, c, i);
   }
 }

@@ -35,8 +35,8 @@ class Weight {
   const WeightType type;
   const int rows, k;
   const int tiles;
+  const bool paired;  // kernels.h
   const uint8_t* data() const { return data_; }
-  const uint8_t* tile(int index) const { return data_ + size_t(index) * tileBytes(type, k); }
 
  private:
   std::shared_ptr<Arena> arena_;

@@ -102,8 +102,8 @@ int main(int argc, char** argv) {
       for (const Product& p : products) {
         const int tiles = p.columns / kLanes;
         const MatmulFn run = table.matmulQuantised[typeIndex(p.type)];
-        run({p.weights, p.k, tiles * part / threads, tiles * (part + 1) / threads, x.at(p.k).data(),
-             QuantisedRow::bytes(p.k), rows, out.data(), size_t(p.columns), false});
+        run({p.weights, p.k, pairs(p.type) && tiles % 2 == 0, tiles / 2 * part / threads * 2, tiles / 2 * (part + 1) / threads * 2, x.at(p.k).data(),
+             QuantisedRow::bytes(p.k), rows, out.data() + size_t(tiles) / 2 * size_t(part) / size_t(threads) * 2 * kLanes, size_t(p.columns), false});
       }
     });
   };

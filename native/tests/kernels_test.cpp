@@ -133,7 +133,7 @@ void testMatmul(int typeIndex, bool quantised) {
   const size_t outStride = size_t(tiles) * kLanes + size_t(between(0, 3));
   const std::vector<float> before = values(size_t(rows - 1) * outStride + size_t(tiles) * kLanes);
   std::vector<float> expected = before, found = before;
-  MatmulArgs args{weights.data(), k, tileBegin, tileEnd, x.data(), xStride, rows, expected.data(), outStride, oneIn(2)};
+  MatmulArgs args{weights.data(), k, quantised && tiles % 2 == 0, tileBegin, tileEnd, x.data(), xStride, rows, expected.data(), outStride, oneIn(2)};
   const auto of = [&](const Kernels& t) { return quantised ? t.matmulQuantised[typeIndex] : t.matmulFloat[typeIndex]; };
   of(reference())(args);
   args.out = found.data();
@@ -161,7 +161,7 @@ void testAllHalves() {
   halves.resize(halves.size() / kLanes * kLanes);
   const float one = 1;
   std::vector<float> expected(halves.size()), found(halves.size());
-  MatmulArgs args{reinterpret_cast<const uint8_t*>(halves.data()), 1, 0, int(halves.size()) / kLanes, &one, 4, 1,
+  MatmulArgs args{reinterpret_cast<const uint8_t*>(halves.data()), 1, false, 0, int(halves.size()) / kLanes, &one, 4, 1,
                   expected.data(), halves.size(), false};
   reference().matmulFloat[1](args);
   args.out = found.data();
@@ -275,7 +275,7 @@ void testAttention(bool half) {
   }
   std::vector<float> scratch(size_t(count) * blocks * 16, kNaN);
   AttentionArgs args{headDim, valueStride, keys.data(), blockValues.data(), count, queries.data(), first, end,
-                     outs.data(), 1.0f / std::sqrt(float(headDim)), oneIn(3) ? uniform(0.5f, 50) : 0.0f, scratch.data()};
+                     outs.data(), 1.0f / std::sqrt(float(headDim)), oneIn(3) ? uniform(0.5f, 50) : 0.0f, oneIn(2), scratch.data()};
   (half ? reference().attentionF16 : reference().attentionF32)(args);
   args.outs = foundOuts.data();
   std::fill(scratch.begin(), scratch.end(), kNaN);
