@@ -2,7 +2,7 @@
  * Makes the file with which the embedded model's drafts start: what it says often, learned from its own answers to
  * prompts that are in no benchmark.
  *
- *   node scripts/learn-ngrams.mjs [--prompts 4359] [--record FILE] [--out models/SmolLM2-135M-Instruct.learned]
+ *   node scripts/learn-ngrams.mjs [--prompts 4359] [--record FILE] [--out models/SmolLM2-135M-Instruct.Q4_1.learned]
  *
  * --record: keeps the answers, and takes those from there that it has already. Counts come from all of them, what guesses
  * are worth from the last fifth, drafted with the counts of the others.
@@ -22,7 +22,7 @@ const { values } = parseArgs({
   options: {
     prompts: { type: "string", default: "4359" },
     record: { type: "string" },
-    out: { type: "string", default: "models/SmolLM2-135M-Instruct.learned" },
+    out: { type: "string", default: "models/SmolLM2-135M-Instruct.Q4_1.learned" },
     least: { type: "string", default: "2" },
   },
 });

@@ -4,8 +4,10 @@ import path from "node:path";
 import { afterEach, beforeEach, describe, expect, test } from "vitest";
 import { DraftMemory } from "../decoding/memory.js";
 import { contextTag } from "../decoding/ngrams.js";
+import { openGguf } from "../weights/gguf.js";
 import type { ModelSource } from "../weights/model-source.js";
 import { cacheFolder, LearnedFile } from "./learned-file.js";
+import { embeddedModel } from "./model.js";
 
 let folder = "";
 beforeEach(async () => {
@@ -37,6 +39,14 @@ async function reopened(source: ModelSource, cache: string | undefined = folder)
 }
 
 describe("LearnedFile", () => {
+  test("the embedded model starts with what ships beside it", async () => {
+    const memory = new DraftMemory();
+    const file = await openGguf(embeddedModel);
+    await LearnedFile.open(memory, file, 49152, undefined);
+    await file[Symbol.asyncDispose]();
+    expect(memory.ngrams.save().length).toBeGreaterThan(1_000_000);
+  });
+
   test("is there for the next process, for the same model only, and readable by its owner only", async () => {
     await learnSomething(await model("one"));
     expect(knows(await reopened(await model("one")))).toBe(true);

@@ -84,9 +84,10 @@ export function adaptiveLength(costs: CostModel): Planner {
     const single = costs.ms(1, past);
     const cost =
       single === undefined || draftMsPerToken.size === 0 ? 0 : draftMsPerToken.quantile(0.5) / single;
-    // Beside other texts drafts are short, and what a call costs, however short its draft, would seem to be its tokens'
-    // price and end drafting for good: there `sharedGain` weighs it.
-    return others > 0 && cost < CHEAP_CALL ? 0 : cost;
+    // Of a cheap drafter most is the call's own price, however short the draft; as the price of its tokens it would cut
+    // drafts that pay. Beside other texts, where drafts are short, it would end drafting for good: there `sharedGain`
+    // weighs it.
+    return cost < (others > 0 ? CHEAP_CALL : FREE_DRAFT) ? 0 : cost;
   };
 
   // The other texts' rows would be measured too.
@@ -102,7 +103,7 @@ export function adaptiveLength(costs: CostModel): Planner {
       if (longest === 0) return 0;
       if (draftMsPerToken.size === 0 || idle >= RETRY_PASSES) return Math.min(longest, FIRST_DRAFT);
       const each = draftCost();
-      if (each < FREE_DRAFT) return longest;
+      if (each === 0) return longest;
       // A drafter that pays for each token must decide before it sees the draft: reckon with the usual acceptance.
       const reach: number[] = [];
       for (let depth = 0; depth < longest; depth++) {
@@ -177,7 +178,7 @@ const CHEAP_CALL = 0.3;
 /** Where drafts do not pay in passes that other texts share, every so many passes have one. */
 const SHARED_RETRY = 16;
 /** A drafter whose token costs less than this part of a pass may always look; only verifying is weighed. */
-const FREE_DRAFT = 0.01;
+const FREE_DRAFT = 0.03;
 
 /**
  * How many of these tokens, best first, to put in a pass that has `others` rows beside this text's; `each` is what a
