@@ -201,8 +201,9 @@ inline void fetchSoon(const void* from, size_t bytes) {
 LANES_INLINE Float capped(Float x, float cap) { return mul(tanh16(mul(x, broadcast(1.0f / cap))), broadcast(cap)); }
 
 // Scaled scores of `count` queries against `blocks` blocks; -infinity outside a query's positions, whatever lies there.
+// Not inlined: with what its caller keeps in registers the pointers to the queries would be spilled (8 queries: a tenth).
 template <bool half, int count, int blocks>
-void scores(const AttentionArgs& a, int query, int block, float* const* p) {
+[[gnu::noinline]] void scores(const AttentionArgs& a, int query, int block, float* const* p) {
   const float* q[count];
   Float s[count][blocks];
   for (int j = 0; j < count; j++) {
@@ -225,8 +226,11 @@ void scores(const AttentionArgs& a, int query, int block, float* const* p) {
     }
 }
 
+// Blocks of keys and values lie far apart, where the processor does not guess them. So many ahead they are fetched.
+constexpr int kFetchAhead = 8;
+
 // o[j][v] += p_t * value_t for positions [begin, end) in order, for `count` queries and `vectors` * 16 of the values.
-template <bool half, int count, int vectors>
+template <bool half, int count, int vectors, bool fetch>
 void addValues(const AttentionArgs& a, const float* const* p, int begin, int end, int offset, Float (*o)[4]) {
   Float sum[count][vectors];
   for (int j = 0; j < count; j++)
@@ -234,6 +238,8 @@ void addValues(const AttentionArgs& a, const float* const* p, int begin, int end
   for (int t = begin; t < end;) {
     const void* values = a.values[t / kLanes];
     const int blockEnd = smaller(end, (t / kLanes + 1) * kLanes);
+    if (fetch && t + kFetchAhead * kLanes < end)
+      fetchNear(a.values[t / kLanes + kFetchAhead], size_t(a.valueStride) * kLanes * (half ? 2 : 4));
     for (; t < blockEnd; t++) {
       const size_t row = size_t(t % kLanes) * a.valueStride + offset;
       Float value[vectors];
@@ -246,7 +252,7 @@ void addValues(const AttentionArgs& a, const float* const* p, int begin, int end
     for (int v = 0; v < vectors; v++) o[j][v] = sum[j][v];
 }
 
-template <bool half, int count, int vectors>
+template <bool half, int count, int vectors, bool fetch>
 void weighValues(const AttentionArgs& a, int query, float* const* p, const Float* inverse, int offset) {
   // Positions that all queries see, then in front of and behind them each query's own.
   int begin = a.first[query], end = a.end[query];
@@ -258,11 +264,11 @@ void weighValues(const AttentionArgs& a, int query, float* const* p, const Float
   Float o[count][4];
   for (int j = 0; j < count; j++) {
     for (int v = 0; v < vectors; v++) o[j][v] = broadcast(0);
-    addValues<half, 1, vectors>(a, p + query + j, a.first[query + j], smaller(begin, a.end[query + j]), offset, o + j);
+    addValues<half, 1, vectors, false>(a, p + query + j, a.first[query + j], smaller(begin, a.end[query + j]), offset, o + j);
   }
-  addValues<half, count, vectors>(a, p + query, begin, end, offset, o);
+  addValues<half, count, vectors, fetch>(a, p + query, begin, end, offset, o);
   for (int j = 0; j < count; j++) {
-    addValues<half, 1, vectors>(a, p + query + j, end, a.end[query + j], offset, o + j);
+    addValues<half, 1, vectors, false>(a, p + query + j, end, a.end[query + j], offset, o + j);
     for (int v = 0; v < vectors; v++) {
       const int d = offset + v * kLanes;
       storePart(a.outs[query + j] + d, mul(o[j][v], inverse[j]), smaller(kLanes, a.headDim - d));
@@ -270,7 +276,7 @@ void weighValues(const AttentionArgs& a, int query, float* const* p, const Float
   }
 }
 
-constexpr int kFetchAhead = 6;
+constexpr size_t kFewValues = size_t(96) << 10;
 
 template <bool half, int count>
 void attend(const AttentionArgs& a, int query, float* const* p) {
@@ -285,16 +291,17 @@ void attend(const AttentionArgs& a, int query, float* const* p) {
   }
   int block = begin / kLanes;
   const int lastBlock = (end + kLanes - 1) / kLanes;
-  // Blocks lie far apart, where the processor does not guess them: while it multiplies one group of keys, later ones and
-  // the values that are wanted soon come nearer. For what is near already, fetching costs an eighth of the time.
+  // Few values come into the second-level cache beside the keys; many would be driven out again before they are used. For
+  // what is near already, fetching costs an eighth of the time.
   const size_t keyBytes = size_t(a.headDim) * kLanes * (half ? 2 : 4), valueBytes = size_t(a.valueStride) * kLanes * (half ? 2 : 4);
+  const bool few = size_t(lastBlock - block) * valueBytes <= kFewValues;
   if (a.cold)
     for (int b = block; b < smaller(block + kFetchAhead, lastBlock); b++) fetchNear(a.keys[b], keyBytes);
   for (; block + blocks <= lastBlock; block += blocks) {
     if (a.cold)
       for (int b = block; b < block + blocks; b++) {
         if (b + kFetchAhead < lastBlock) fetchNear(a.keys[b + kFetchAhead], keyBytes);
-        fetchSoon(a.values[b], valueBytes);
+        if (few) fetchSoon(a.values[b], valueBytes);
       }
     scores<half, count, blocks>(a, query, block, p);
   }
@@ -316,9 +323,13 @@ void attend(const AttentionArgs& a, int query, float* const* p) {
   }
 
   int offset = 0;
+  if (a.cold && !few && vectors * kLanes <= a.headDim) {
+    weighValues<half, count, vectors, true>(a, query, p, inverse, offset);
+    offset = vectors * kLanes;
+  }
   for (; offset + (vectors - 1) * kLanes < a.headDim; offset += vectors * kLanes)
-    weighValues<half, count, vectors>(a, query, p, inverse, offset);
-  for (; offset < a.headDim; offset += kLanes) weighValues<half, count, 1>(a, query, p, inverse, offset);
+    weighValues<half, count, vectors, false>(a, query, p, inverse, offset);
+  for (; offset < a.headDim; offset += kLanes) weighValues<half, count, 1, false>(a, query, p, inverse, offset);
 }
 
 template <bool half>

@@ -59,6 +59,7 @@ MatmulFn product(const Kernels& k, const Weight& w, bool quantised) {
   return (quantised ? k.matmulQuantised : k.matmulFloat)[typeIndex(w.type)];
 }
 constexpr int kDecodingRows = 16;
+constexpr size_t kCachedBytes = size_t(512) << 10;  // keys and values of a head that stay in the second-level cache
 
 }  // namespace
 
@@ -840,7 +841,8 @@ void Program::attend(Pass& pass, const int32_t* f, float scale, int chunk, int c
     const int kvHead = begin / perHead, lastRow = rowOf(end - 1), table = pass.in.rows[size_t(lastRow)].table;
     locate(lastRow, rowOf(begin), kvHead);
     const int blocks = int(scratch.keys.size());
-    const bool cold = scratch.warmHead != kvHead || scratch.warmTable != table;
+    const bool fits = size_t(blocks) * (cache.keyBlockBytes() + cache.valueBlockBytes()) <= kCachedBytes;
+    const bool cold = (!fits && pass.rows <= kDecodingRows) || scratch.warmHead != kvHead || scratch.warmTable != table;
     scratch.warmHead = kvHead;
     scratch.warmTable = table;
     if (scratch.floats.size() < size_t(blocks) * kLanes * kMaxQueries) scratch.floats.resize(size_t(blocks) * kLanes * kMaxQueries);
