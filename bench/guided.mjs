@@ -107,38 +107,54 @@ const tasks = [
   ],
 ];
 
+/** Other questions for the same schemas: what a server sees, whose schemas come again. */
+const others = [
+  "Describe a person named Peter who is 52 and lives in Oslo.",
+  "Invent a book.",
+  "Which way does the review lean? 'Fast delivery, but the box was torn.'",
+  "Extract the order: one tea and three rolls for table 2, to be paid in cash.",
+  "Plan a day in Tokyo in three steps.",
+  "Classify the ticket: 'I was charged twice for the same month.'",
+  "Call the weather tool for Madrid, in Fahrenheit.",
+  "Describe a mail server's configuration.",
+];
+
 const strategies = ["none", "auto"];
-const ratios = [];
-const totals = { none: 0, auto: 0, tokens: 0, passes: 0, different: 0, answers: 0 };
+const newTotals = () => ({ ratios: [], tokens: 0, passes: 0, different: 0, answers: 0 });
+const groups = { "new schemas": newTotals(), "schemas seen before": newTotals() };
 for (let repetition = 0; repetition < Number(values.repetitions); repetition++) {
   const models = new Map();
   for (const strategy of strategies) models.set(strategy, await load(values.model, { learn: false }));
-  const run = async (strategy, [prompt, schema]) =>
+  const run = async (strategy, prompt, schema) =>
     await models.get(strategy).generate(prompt, { strategy, guide: { json: schema }, maxTokens: 200 }).result;
-  for (const strategy of strategies) await run(strategy, ["Warm up.", object({ word: string(10) })]);
-  const ms = { none: 0, auto: 0 };
-  for (const [i, task] of tasks.entries()) {
-    const answers = {};
-    for (const strategy of i % 2 ? strategies : strategies.toReversed())
-      answers[strategy] = await run(strategy, task);
-    for (const strategy of strategies) ms[strategy] += answers[strategy].stats.decodeMs;
-    totals.tokens += answers.auto.stats.tokens;
-    totals.passes += answers.auto.stats.passes;
-    totals.answers++;
-    if (answers.auto.tokens.join() !== answers.none.tokens.join()) totals.different++;
+  for (const strategy of strategies) await run(strategy, "Warm up.", object({ word: string(10) }));
+  for (const [name, totals] of Object.entries(groups)) {
+    const ms = { none: 0, auto: 0 };
+    for (const [i, [prompt, schema]] of tasks.entries()) {
+      const answers = {};
+      for (const strategy of i % 2 ? strategies : strategies.toReversed())
+        answers[strategy] = await run(strategy, name === "new schemas" ? prompt : others[i], schema);
+      for (const strategy of strategies) ms[strategy] += answers[strategy].stats.decodeMs;
+      totals.tokens += answers.auto.stats.tokens;
+      totals.passes += answers.auto.stats.passes;
+      totals.answers++;
+      if (answers.auto.tokens.join() !== answers.none.tokens.join()) totals.different++;
+    }
+    totals.ratios.push(ms.none / ms.auto);
   }
-  ratios.push(ms.none / ms.auto);
   for (const model of models.values()) await model.close();
 }
-console.log(
-  JSON.stringify({
-    bench: "guided-json",
-    tasks: tasks.length,
-    repetitions: ratios.length,
-    speedup: summary(ratios),
-    tokensPerPass: round(totals.tokens / totals.passes),
-    answers: totals.answers,
-    different: totals.different,
-    goal: "≥2",
-  }),
-);
+for (const [name, { ratios, tokens, passes, answers, different }] of Object.entries(groups))
+  console.log(
+    JSON.stringify({
+      bench: "guided-json",
+      of: name,
+      tasks: tasks.length,
+      repetitions: ratios.length,
+      speedup: summary(ratios),
+      tokensPerPass: round(tokens / passes),
+      answers,
+      different,
+      goal: "≥2",
+    }),
+  );

@@ -73,7 +73,7 @@ export function adaptiveLength(costs: CostModel): Planner {
   let texts = 1;
   let others = 0;
   let past = 0;
-  // What drafting brought in shared passes, in tokens, over what its time cost all of their texts.
+  // What drafting brought in shared passes, in tokens, over what its time and its rows cost all of their texts.
   let sharedGain = 0;
   let sharedPasses = 0;
   const byDepth = new Calibration(new Array<number>(costs.maxLength).fill(DEPTH_PRIOR), DEPTH_STRENGTH);
@@ -138,8 +138,10 @@ export function adaptiveLength(costs: CostModel): Planner {
       const single = costs.ms(1, past);
       const right = pass.emitted - 1;
       if (shared !== undefined) sharedPasses++;
-      if (shared !== undefined && pass.proposed > 0 && single !== undefined)
-        sharedGain = RATE_KEPT * sharedGain + right - (rate() * pass.draftMs) / single;
+      if (shared !== undefined && pass.proposed > 0 && single !== undefined) {
+        const rows = costs.relative(shared.rows, past) - costs.relative(shared.rows - pass.drafted, past);
+        sharedGain = RATE_KEPT * sharedGain + right - rate() * (rows + pass.draftMs / single);
+      }
       tokens = RATE_KEPT * tokens + pass.emitted;
       cost =
         RATE_KEPT * cost +
