@@ -1,0 +1,67 @@
+/**
+ * What the n-gram cache brings: the same prompts with a new cache folder, after other prompts of the same kinds, and again.
+ *
+ *   node bench/learning.mjs --prompts SPEC-BENCH.jsonl [--limit 4] [--max-tokens 256]
+ *
+ * Of each category `limit` prompts are answered in every run, as many others between the first and the second. Each run is a
+ * load of its own; the table that ships with the embedded model is there from the start. Tokens a pass do not depend on the
+ * machine's load, seconds do.
+ */
+import { mkdtempSync, readFileSync, rmSync } from "node:fs";
+import { tmpdir } from "node:os";
+import path from "node:path";
+import { parseArgs } from "node:util";
+import { embeddedModel, load } from "../dist/index.js";
+import { round } from "./measurement.mjs";
+
+const { values } = parseArgs({
+  options: {
+    prompts: { type: "string" },
+    limit: { type: "string", default: "4" },
+    "max-tokens": { type: "string", default: "256" },
+  },
+});
+const limit = Number(values.limit);
+const LONGEST_PROMPT = 6000;
+const cache = mkdtempSync(path.join(tmpdir(), "outrider-learning-"));
+process.env.OUTRIDER_CACHE = cache;
+
+const byCategory = new Map();
+for (const line of readFileSync(values.prompts, "utf8").trim().split("\n")) {
+  const { category = "all", turns, prompt } = JSON.parse(line);
+  const text = turns?.[0] ?? prompt;
+  if (text.length > LONGEST_PROMPT) continue;
+  byCategory.set(category, [...(byCategory.get(category) ?? []), text]);
+}
+const measured = [...byCategory.values()].flatMap((list) => list.slice(0, limit));
+const others = [...byCategory.values()].flatMap((list) => list.slice(limit, 2 * limit));
+
+async function run(prompts) {
+  const model = await load(embeddedModel);
+  const total = { tokens: 0, passes: 0, ms: 0 };
+  for (const prompt of prompts) {
+    const { stats } = await model.generate(prompt, { maxTokens: Number(values["max-tokens"]) }).result;
+    total.tokens += stats.tokens;
+    total.passes += stats.passes;
+    total.ms += stats.decodeMs;
+  }
+  await model.close();
+  return total;
+}
+
+const report = (name, { tokens, passes, ms }) =>
+  console.log(
+    JSON.stringify({
+      bench: "learning",
+      run: name,
+      prompts: measured.length,
+      tokensPerPass: round(tokens / passes),
+      tokensPerSecond: round((1000 * tokens) / ms, 1),
+    }),
+  );
+report("first", await run(measured));
+rmSync(path.join(cache, "learned"), { recursive: true, force: true });
+await run(others);
+report("after others of the same kinds", await run(measured));
+report("again", await run(measured));
+rmSync(cache, { recursive: true });
