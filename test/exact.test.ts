@@ -332,7 +332,7 @@ async function openPast(c: Case, engine: Engine, random: Seeded): Promise<[Seque
   if (c.past === "prefix") {
     {
       using earlier = engine.open();
-      await earlier.prefill([...cached.slice(0, shared), ...noise]);
+      await earlier.prefill([...cached.slice(0, shared), ...noise].slice(0, engine.context));
     }
     const sequence = engine.open(prompt);
     expect(sequence.tokens.length).toBeGreaterThanOrEqual(Math.min(shared, cached.length));
