@@ -580,6 +580,28 @@ describe.each(Object.keys(weightTypes) as WeightType[])("weights in %s", (type) 
       expect(core.unpackRow(made, row).every(Number.isFinite), `row ${row}`).toBe(true);
   });
 
+  test("are the same in whatever pieces rows come", async () => {
+    const rows = 37;
+    const bytes = fileBytes(type, rows, columns, new Seeded(5));
+    const rowBytes = bytes.length / rows;
+    const [whole, single, pieces] = [1, 2, 3].map(() => emptyWeight(type, rows, columns)) as [
+      Handle,
+      Handle,
+      Handle,
+    ];
+    await core.packWeight(whole, bytes, 0);
+    for (let row = 0; row < rows; row++)
+      await core.packWeight(single, bytes.subarray(row * rowBytes, (row + 1) * rowBytes), row);
+    const cuts = [0, 3, 9, 13, 18, 36, rows];
+    for (const [i, end] of cuts.slice(1).entries())
+      await core.packWeight(pieces, bytes.subarray(cuts[i]! * rowBytes, end * rowBytes), cuts[i]!);
+    for (let row = 0; row < rows; row++) {
+      const expected = core.unpackRow(single, row);
+      expect(core.unpackRow(whole, row), `row ${row}`).toEqual(expected);
+      expect(core.unpackRow(pieces, row), `row ${row}`).toEqual(expected);
+    }
+  });
+
   test.runIf(blockWeights > 1)("are refused where a row is not whole blocks", () => {
     expect(() => core.packedBytes(weightTypes[type], 16, columns + blockWeights / 2)).toThrow(
       /a multiple of/,

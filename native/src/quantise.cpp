@@ -121,12 +121,14 @@ void quantiseRows(Weight& weight, int from, const uint8_t* bytes, size_t size, i
     throw programError("quantise: " + std::to_string(size) + " bytes from row " + std::to_string(first) + " do not fit " +
                        std::to_string(weight.rows) + " rows of " + std::to_string(rowBytes) + " bytes");
   const RowFn quantise = rowFunction();
-  // A row at a time: it stays in the processor's own cache between the two steps.
+  // As many rows as are packed at once; they stay in the processor's own cache between the two steps.
   std::vector<float> row(static_cast<size_t>(k));
-  std::vector<uint8_t> blocks(weight.fileRowBytes());
-  for (int64_t i = 0; i < count; i++) {
-    quantise(type, weight.type, bytes + size_t(i) * rowBytes, k, row.data(), blocks.data());
-    weight.pack(blocks.data(), blocks.size(), first + i);
+  std::vector<uint8_t> blocks(kLanes * weight.fileRowBytes());
+  for (int64_t i = 0; i < count; i += kLanes) {
+    const int64_t some = std::min(int64_t(kLanes), count - i);
+    for (int64_t r = 0; r < some; r++)
+      quantise(type, weight.type, bytes + size_t(i + r) * rowBytes, k, row.data(), blocks.data() + size_t(r) * weight.fileRowBytes());
+    weight.pack(blocks.data(), size_t(some) * weight.fileRowBytes(), first + i);
   }
 }
 

@@ -30,132 +30,225 @@ int checkedInputs(int type, int64_t k) {
   return checked;
 }
 
-// From a block of a row as the file has it to column c of a block of a tile. The type is a constant: packing is what
-// loading a model takes its time for.
-template <WeightType type_>
-class ColumnWriter {
- public:
-  ColumnWriter(uint8_t* block, size_t c) : block_(block), c_(c) {}
+// A word of 32 bits of one column, or of four neighbours: packing is what loading a model takes its time for.
+using Word = uint32_t;
+typedef Word Words4 [[gnu::vector_size(16)]];
 
-  void halves(const uint8_t* d, const uint8_t* minimum = nullptr) {
-    std::memcpy(block_ + halvesOffset(type_) + 2 * c_, d, 2);
-    if (minimum) std::memcpy(block_ + halvesOffset(type_) + 32 + 2 * c_, minimum, 2);
+// The bytes of all columns one after another, then their next bytes: halves interleaved twice turn four words.
+Word byLine(Word w) { return w; }
+Words4 byLine(Words4 w) {
+  typedef uint8_t Bytes [[gnu::vector_size(16)]];
+  Bytes bytes = reinterpret_cast<Bytes>(w);
+  for (int twice = 0; twice < 2; twice++)
+    bytes = __builtin_shufflevector(bytes, bytes, 0, 8, 1, 9, 2, 10, 3, 11, 4, 12, 5, 13, 6, 14, 7, 15);
+  return reinterpret_cast<Words4>(bytes);
+}
+
+// A block of one row of the file or, for Words4, of four.
+template <class W>
+class RowBlocks {
+ public:
+  static constexpr int kRows = sizeof(W) / sizeof(Word);
+  RowBlocks(const uint8_t* first, size_t rowBytes) : first_(first), rowBytes_(rowBytes) {}
+
+  const uint8_t* row(int r) const { return first_ + size_t(r) * rowBytes_; }
+  W word(int at) const {
+    W w;
+    for (int r = 0; r < kRows; r++) std::memcpy(reinterpret_cast<uint8_t*>(&w) + sizeof(Word) * size_t(r), row(r) + at, sizeof(Word));
+    return w;
   }
-  void lines(const uint8_t* bytes, int count, int first = 0) {
-    for (int i = 0; i < count; i++) block_[kLanes * size_t(first + i) + c_] = bytes[i];
-  }
-  // Groups of four inputs that are packed as in the tile already.
-  void copyLow(int b, const uint8_t* bytes, int groups) {
-    for (int g = 0; g < groups; g++) std::memcpy(quants(b) + 64 * g, bytes + 4 * g, 4);
-  }
-  // Of 32 inputs a byte each, the bits from `shift` on.
-  void nibbles(int b, const uint8_t* low, int shift) {
-    for (int g = 0; g < 4; g++)
-      put(quants(b) + 64 * g, (word(low, g) >> shift & 0x0f0f0f0fu) | (word(low, g + 4) >> shift & 0x0f0f0f0fu) << 4);
-  }
-  void crumbs(int b, const uint8_t* from, int shift, bool high = false) {
-    for (int v = 0; v < 2; v++) {
-      uint32_t four = 0;
-      for (int p = 0; p < 4; p++) four |= (word(from, 4 * v + p) >> shift & 0x03030303u) << 2 * p;
-      put(quants(b) + (high ? lowBytes(type_) : 0) + 64 * v, four);
+  template <int n>
+  struct Run { W w[n]; };
+  // Words one after another, n a multiple of four.
+  template <int n>
+  Run<n> words(int at) const {
+    Run<n> run;
+    if constexpr (kRows == 1) {
+      std::memcpy(run.w, first_ + at, sizeof run);
+    } else {
+      for (int i = 0; i < n; i += 4) {
+        Words4 a, b, c, d;
+        std::memcpy(&a, row(0) + at + 4 * i, 16);
+        std::memcpy(&b, row(1) + at + 4 * i, 16);
+        std::memcpy(&c, row(2) + at + 4 * i, 16);
+        std::memcpy(&d, row(3) + at + 4 * i, 16);
+        const Words4 ab = __builtin_shufflevector(a, b, 0, 4, 1, 5), cd = __builtin_shufflevector(c, d, 0, 4, 1, 5);
+        const Words4 ab2 = __builtin_shufflevector(a, b, 2, 6, 3, 7), cd2 = __builtin_shufflevector(c, d, 2, 6, 3, 7);
+        run.w[i] = __builtin_shufflevector(ab, cd, 0, 1, 4, 5);
+        run.w[i + 1] = __builtin_shufflevector(ab, cd, 2, 3, 6, 7);
+        run.w[i + 2] = __builtin_shufflevector(ab2, cd2, 0, 1, 4, 5);
+        run.w[i + 3] = __builtin_shufflevector(ab2, cd2, 2, 3, 6, 7);
+      }
     }
-  }
-  void highBits(int b, const uint8_t* from, int shift) {
-    uint32_t four = 0;
-    for (int g = 0; g < 8; g++) four |= (word(from, g) >> shift & 0x01010101u) << g;
-    put(quants(b) + lowBytes(type_), four);
-  }
-  // One bit for each of 32 inputs.
-  void highBits(const uint8_t* mask) {
-    uint32_t bits;
-    std::memcpy(&bits, mask, 4);
-    uint8_t spread[kBlock];
-    for (int i = 0; i < kBlock; i++) spread[i] = bits >> i & 1;
-    highBits(0, spread, 0);
+    return run;
   }
 
  private:
-  uint8_t* quants(int b) const { return block_ + quantsOffset(type_) + size_t(b) * size_t(lowBytes(type_) + highBytes(type_)) + 4 * c_; }
-  static uint32_t word(const uint8_t* p, int i) { uint32_t v; std::memcpy(&v, p + 4 * i, 4); return v; }
-  static void put(uint8_t* p, uint32_t v) { std::memcpy(p, &v, 4); }
+  const uint8_t* const first_;
+  const size_t rowBytes_;
+};
 
+// Writes columns c and on of a block of a tile.
+template <WeightType type_, class W>
+class ColumnWriter {
+ public:
+  using Rows = RowBlocks<W>;
+  using Run4 = typename Rows::template Run<4>;
+  using Run8 = typename Rows::template Run<8>;
+  ColumnWriter(const Rows& in, uint8_t* block, size_t c) : in_(in), block_(block), c_(c) {}
+
+  // `d`, `minimum`, `at`: where the file has them in its block.
+  void halves(int d) { halvesLine(halvesOffset(type_), d); }
+  void halves(int d, int minimum) {
+    halvesLine(halvesOffset(type_), d);
+    halvesLine(halvesOffset(type_) + 32, minimum);
+  }
+  void lines(int at, int count, int first = 0) {
+    for (int i = 0; i < count; i += 4) {
+      const W bytes = byLine(in_.word(at + i));
+      for (int j = 0; j < std::min(4, count - i); j++)
+        std::memcpy(block_ + kLanes * size_t(first + i + j) + c_, reinterpret_cast<const uint8_t*>(&bytes) + Rows::kRows * j, Rows::kRows);
+    }
+  }
+  // Words that are packed as in the tile already.
+  template <class Run>
+  void copy(int b, const Run& run) {
+    for (size_t g = 0; g < sizeof run.w / sizeof(W); g++) put(low(b) + 64 * g, run.w[g]);
+  }
+  // Of 32 inputs a byte each, the bits from `shift` on.
+  void nibbles(int b, const Run8& from, int shift) {
+    for (int g = 0; g < 4; g++)
+      put(low(b) + 64 * g, (from.w[g] >> shift & 0x0f0f0f0fu) | (from.w[g + 4] >> shift & 0x0f0f0f0fu) << 4);
+  }
+  void lowCrumbs(int b, const Run8& from, int shift) { crumbs(low(b), from, shift); }
+  void highCrumbs(int b, const Run8& from, int shift) { crumbs(high(b), from, shift); }
+  void highBits(int b, const Run8& from, int shift) {
+    W eight = from.w[0] >> shift & 0x01010101u;
+    for (int g = 1; g < 8; g++) eight |= (from.w[g] >> shift & 0x01010101u) << g;
+    put(high(b), eight);
+  }
+  // One bit for each of 32 inputs.
+  void highBits(int at) {
+    const W bits = in_.word(at);
+    W eight = bits & 0;
+    for (int g = 0; g < 8; g++) {
+      const W four = bits >> 4 * g & 15;
+      eight |= ((four | four << 7 | four << 14 | four << 21) & 0x01010101u) << g;
+    }
+    put(high(0), eight);
+  }
+
+ private:
+  uint8_t* low(int b) const { return block_ + quantsOffset(type_) + size_t(b) * size_t(lowBytes(type_) + highBytes(type_)) + 4 * c_; }
+  uint8_t* high(int b) const { return low(b) + lowBytes(type_); }
+  void crumbs(uint8_t* to, const Run8& from, int shift) {
+    for (int v = 0; v < 2; v++) {
+      W four = from.w[4 * v] >> shift & 0x03030303u;
+      for (int p = 1; p < 4; p++) four |= (from.w[4 * v + p] >> shift & 0x03030303u) << 2 * p;
+      put(to + 64 * v, four);
+    }
+  }
+  void halvesLine(int line, int at) {
+    for (int r = 0; r < Rows::kRows; r++) std::memcpy(block_ + line + 2 * (c_ + size_t(r)), in_.row(r) + at, 2);
+  }
+  static void put(uint8_t* to, W w) { std::memcpy(to, &w, sizeof w); }
+
+  const Rows& in_;
   uint8_t* const block_;
   const size_t c_;
 };
 
-// `in`: a block of the file, as ggml-common.h declares them.
-template <WeightType type>
-void packBlock(const uint8_t* in, uint8_t* block, size_t c) {
-  ColumnWriter<type> out(block, c);
+// A block of a row, or of four, as ggml-common.h declares them; the type is a constant.
+template <WeightType type, class W>
+void packBlock(const RowBlocks<W>& in, uint8_t* block, size_t c) {
+  ColumnWriter<type, W> out(in, block, c);
   [[maybe_unused]] constexpr int blocks = kSuperBlock / kBlock;
   switch (type) {
     // A number is a block of one input, and a line of a tile 16 of them.
     case WeightType::F32:
     case WeightType::F16:
-    case WeightType::BF16: std::memcpy(block + blockBytes(type) * c, in, blockBytes(type)); break;
+    case WeightType::BF16:
+      for (int r = 0; r < in.kRows; r++) std::memcpy(block + blockBytes(type) * (c + size_t(r)), in.row(r), blockBytes(type));
+      break;
     case WeightType::Q4_0:
     case WeightType::IQ4_NL:
-      out.halves(in);
-      out.copyLow(0, in + 2, 4);
+      out.halves(0);
+      out.copy(0, in.template words<4>(2));
       break;
     case WeightType::Q4_1:
-      out.halves(in, in + 2);
-      out.copyLow(0, in + 4, 4);
+      out.halves(0, 2);
+      out.copy(0, in.template words<4>(4));
       break;
     case WeightType::Q5_0:
-      out.halves(in);
-      out.highBits(in + 2);
-      out.copyLow(0, in + 6, 4);
+      out.halves(0);
+      out.highBits(2);
+      out.copy(0, in.template words<4>(6));
       break;
     case WeightType::Q5_1:
-      out.halves(in, in + 2);
-      out.highBits(in + 4);
-      out.copyLow(0, in + 8, 4);
+      out.halves(0, 2);
+      out.highBits(4);
+      out.copy(0, in.template words<4>(8));
       break;
     case WeightType::Q8_0: {
-      uint8_t shifted[kBlock];
-      for (int i = 0; i < kBlock; i++) shifted[i] = in[2 + i] ^ 0x80;
-      out.halves(in);
-      out.copyLow(0, shifted, 8);
+      auto shifted = in.template words<8>(2);
+      for (W& w : shifted.w) w ^= 0x80808080u;
+      out.halves(0);
+      out.copy(0, shifted);
       break;
     }
     case WeightType::Q2_K:  // scales[16], qs[64], d, dmin
-      out.lines(in, 16);
-      out.halves(in + 80, in + 82);
-      for (int b = 0; b < blocks; b++) out.crumbs(b, in + 16 + 32 * (b / 4), 2 * (b % 4));
-      break;
-    case WeightType::Q3_K:  // hmask[32], qs[64], scales[12], d
-      out.lines(in + 96, 12);
-      out.halves(in + 108);
-      for (int b = 0; b < blocks; b++) {
-        out.crumbs(b, in + 32 + 32 * (b / 4), 2 * (b % 4));
-        out.highBits(b, in, b);
+      out.lines(0, 16);
+      out.halves(80, 82);
+      for (int b = 0; b < blocks; b += 4) {
+        const auto low = in.template words<8>(16 + 8 * b);
+        for (int i = 0; i < 4; i++) out.lowCrumbs(b + i, low, 2 * i);
       }
       break;
-    case WeightType::Q4_K:  // d, dmin, scales[12], qs[128]
-    case WeightType::Q5_K: {  // d, dmin, scales[12], qh[32], qs[128]
-      const uint8_t* low = in + (type == WeightType::Q4_K ? 16 : 48);
-      out.halves(in, in + 2);
-      out.lines(in + 4, 12);
-      for (int b = 0; b < blocks; b++) {
-        out.nibbles(b, low + 32 * (b / 2), 4 * (b % 2));
-        if (type == WeightType::Q5_K) out.highBits(b, in + 16, b);
+    case WeightType::Q3_K: {  // hmask[32], qs[64], scales[12], d
+      out.lines(96, 12);
+      out.halves(108);
+      const auto high = in.template words<8>(0);
+      for (int b = 0; b < blocks; b += 4) {
+        const auto low = in.template words<8>(32 + 8 * b);
+        for (int i = 0; i < 4; i++) {
+          out.lowCrumbs(b + i, low, 2 * i);
+          out.highBits(b + i, high, b + i);
+        }
       }
       break;
     }
+    case WeightType::Q4_K:  // d, dmin, scales[12], qs[128]
+    case WeightType::Q5_K:  // d, dmin, scales[12], qh[32], qs[128]
+      out.halves(0, 2);
+      out.lines(4, 12);
+      for (int b = 0; b < blocks; b += 2) {
+        const auto low = in.template words<8>((type == WeightType::Q4_K ? 16 : 48) + 16 * b);
+        out.nibbles(b, low, 0);
+        out.nibbles(b + 1, low, 4);
+      }
+      if constexpr (type == WeightType::Q5_K) {
+        const auto high = in.template words<8>(16);
+        for (int b = 0; b < blocks; b++) out.highBits(b, high, b);
+      }
+      break;
     case WeightType::Q6_K:  // ql[128], qh[64], scales[16], d
-      out.lines(in + 192, 16);
-      out.halves(in + 208);
-      for (int b = 0; b < blocks; b++) {
-        out.nibbles(b, in + 64 * (b / 4) + 32 * (b % 2), 4 * (b % 4 / 2));
-        out.crumbs(b, in + 128 + 32 * (b / 4), 2 * (b % 4), true);
+      out.lines(192, 16);
+      out.halves(208);
+      for (int b = 0; b < blocks; b += 4) {
+        for (int i = 0; i < 2; i++) {
+          const auto low = in.template words<8>(16 * b + 32 * i);
+          out.nibbles(b + i, low, 0);
+          out.nibbles(b + i + 2, low, 4);
+        }
+        const auto high = in.template words<8>(128 + 8 * b);
+        for (int i = 0; i < 4; i++) out.highCrumbs(b + i, high, 2 * i);
       }
       break;
     case WeightType::IQ4_XS:  // d, scales_h (16 bits), scales_l[4], qs[128]
-      out.halves(in);
-      out.lines(in + 4, 4);
-      out.lines(in + 2, 2, 4);
-      for (int b = 0; b < blocks; b++) out.copyLow(b, in + 8 + 16 * b, 4);
+      out.halves(0);
+      out.lines(4, 4);
+      out.lines(2, 2, 4);
+      for (int b = 0; b < blocks; b++) out.copy(b, in.template words<4>(8 + 16 * b));
       break;
   }
 }
@@ -163,8 +256,11 @@ void packBlock(const uint8_t* in, uint8_t* block, size_t c) {
 // Rows of one tile, block after block, so that a line of the tile is written by all its columns while it is near.
 template <WeightType type>
 void packColumns(const uint8_t* rows, size_t rowBytes, int k, uint8_t* block, size_t step, size_t column, size_t columns) {
-  for (int b = 0; b < k / blockInputs(type); b++, block += step)
-    for (size_t c = 0; c < columns; c++) packBlock<type>(rows + c * rowBytes + size_t(b) * blockBytes(type), block, column + c);
+  for (int b = 0; b < k / blockInputs(type); b++, block += step, rows += blockBytes(type)) {
+    size_t c = 0;
+    for (; c + 4 <= columns; c += 4) packBlock<type>(RowBlocks<Words4>(rows + c * rowBytes, rowBytes), block, column + c);
+    for (; c < columns; c++) packBlock<type>(RowBlocks<Word>(rows + c * rowBytes, rowBytes), block, column + c);
+  }
 }
 
 using PackFn = void (*)(const uint8_t*, size_t, int, uint8_t*, size_t, size_t, size_t);
