@@ -122,6 +122,7 @@ export async function* decode(
     const wanted = planner.limit(most, sequence.tokens.length);
     // Plain decoding drafts nothing, not even what must come.
     const proposed = wanted > 0 ? await drafter.propose(wanted, planner.price) : undefined;
+    const proposedMs = now() - start;
     if (proposed && proposed.tokens.length > 0) checkDraft(proposed, drafter.name);
     const draft =
       guide && proposed
@@ -166,8 +167,9 @@ export async function* decode(
     planner.observe({
       length: pass.tokens.length,
       coreMs: result.coreMs,
-      draftMs: draftMs + end - accounted,
-      proposed: draft?.tokens.length ?? 0,
+      // What a guide looks up, plain decoding would have to look up as well.
+      draftMs: proposedMs + end - accounted,
+      proposed: proposed?.tokens.length ?? 0,
       drafted,
       emitted: tokens.length,
       disturbed,

@@ -137,6 +137,13 @@ describe("adaptiveLength", () => {
     expect(live(planner, { ...world, passes: 10_000 }).gain).toBeGreaterThan(1.5);
   });
 
+  test("a drafter whose first draft took long, as cold code does, is used at once", () => {
+    const planner = adaptiveLength(measured(FLAT));
+    const world = { curve: FLAT, claimed: 0.9, actual: 0.9 };
+    live(planner, { ...world, draftMsPerToken: 4 * SINGLE_MS, passes: 1 });
+    expect(live(planner, { ...world, passes: 50 }).gain).toBeGreaterThan(2);
+  });
+
   test("a dear drafter that is worth it is used", () => {
     const good = { curve: FLAT, claimed: 0.9, actual: 0.9, draftMsPerToken: 0.15 * SINGLE_MS };
     expect(live(adaptiveLength(measured(FLAT)), good).gain).toBeGreaterThan(1.9);

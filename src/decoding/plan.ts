@@ -83,7 +83,9 @@ export function adaptiveLength(costs: CostModel): Planner {
   const draftCost = () => {
     const single = costs.ms(1, past);
     const cost =
-      single === undefined || draftMsPerToken.size === 0 ? 0 : draftMsPerToken.quantile(0.5) / single;
+      single === undefined || draftMsPerToken.size < FIRST_DRAFTS
+        ? 0
+        : draftMsPerToken.quantile(0.5) / single;
     // Of a cheap drafter most is the call's own price, however short the draft; as the price of its tokens it would cut
     // drafts that pay. Beside other texts, where drafts are short, it would end drafting for good: there `sharedGain`
     // weighs it.
@@ -101,7 +103,7 @@ export function adaptiveLength(costs: CostModel): Planner {
       // A longer draft would push the length that is to be measured out of reach.
       const longest = Math.min(most, (probe() ?? costs.maxLength) - 1);
       if (longest === 0) return 0;
-      if (draftMsPerToken.size === 0 || idle >= RETRY_PASSES) return Math.min(longest, FIRST_DRAFT);
+      if (draftMsPerToken.size < FIRST_DRAFTS || idle >= RETRY_PASSES) return Math.min(longest, FIRST_DRAFT);
       const each = draftCost();
       if (each === 0) return longest;
       // A drafter that pays for each token must decide before it sees the draft: reckon with the usual acceptance.
@@ -172,7 +174,8 @@ const TRUST_STRENGTH = 4;
 const DEPTH_PRIOR = 0.7;
 const DEPTH_STRENGTH = 4;
 const DRAFT_SAMPLES = 9;
-/** The first draft, of unknown cost, and every later try of a drafter that did not pay. */
+/** So many drafts, of unknown cost, tell what they cost; every later try of a drafter that did not pay is as long. */
+const FIRST_DRAFTS = 3;
 const FIRST_DRAFT = 3;
 const RETRY_PASSES = 512;
 /** A drafter whose token costs less than this part of a pass is no model of its own. */

@@ -1,7 +1,7 @@
 // Runs a network over bytes: the states it may be in after some text, with the calls to return to, are a configuration.
 // Equal configurations are one object, so that what is computed of one (its next configurations, its token mask) is
 // computed once. This is a pushdown automaton made deterministic as it runs.
-import { grammarError, type Network } from "./grammar.js";
+import { grammarError, maxStates, type Network } from "./grammar.js";
 
 /** A state and where to return to when its rule ends. Equal frames are one object. */
 export interface Frame {
@@ -11,25 +11,36 @@ export interface Frame {
 }
 
 export interface Configuration {
-  readonly id: number;
   /** Frames whose states have edges. */
   readonly frames: readonly Frame[];
   /** The text may end here. */
   readonly isComplete: boolean;
-  /** By byte, as far as known. */
-  readonly next: Map<number, Configuration | undefined>;
+  /** By class of byte: the next one, undefined while it is not known, null where the byte may not follow. */
+  readonly next: (Configuration | null | undefined)[];
 }
 
 // A text for which a grammar has more than so many readings at once cannot be followed at a bounded cost.
 const maxFrames = 2000;
+// With their ways on some 30 MB; a text of a thousand tokens leaves a tenth.
+const maxConfigurations = 50_000;
 
 export class Automaton {
   readonly #network: Network;
-  readonly #frames = new Map<string, Frame>();
+  /** [256] bytes that no edge tells apart are of one class. */
+  readonly #classOf = new Uint8Array(256);
+  readonly #frames = new Map<number, Frame>();
   readonly #configurations = new Map<string, Configuration>();
+  #serial = 0;
 
   constructor(network: Network) {
     this.#network = network;
+    const begins = new Uint8Array(257);
+    for (const edges of network.edges)
+      for (const { low, high } of edges) {
+        begins[low] = 1;
+        begins[high + 1] = 1;
+      }
+    for (let byte = 1; byte < 256; byte++) this.#classOf[byte] = this.#classOf[byte - 1]! + begins[byte]!;
   }
 
   get start(): Configuration {
@@ -37,10 +48,10 @@ export class Automaton {
   }
 
   frame(state: number, caller: Frame | undefined): Frame {
-    const key = `${state},${caller?.id ?? -1}`;
+    const key = ((caller?.id ?? -1) + 1) * maxStates + state;
     let frame = this.#frames.get(key);
     if (!frame) {
-      frame = { id: this.#frames.size, state, caller };
+      frame = { id: this.#serial++, state, caller };
       this.#frames.set(key, frame);
     }
     return frame;
@@ -78,7 +89,8 @@ export class Automaton {
     const key = `${isComplete ? 1 : 0}:${frames.map((f) => f.id).join()}`;
     let found = this.#configurations.get(key);
     if (!found) {
-      found = { id: this.#configurations.size, frames, isComplete, next: new Map() };
+      if (this.#configurations.size >= maxConfigurations) this.#forget();
+      found = { frames, isComplete, next: [] };
       this.#configurations.set(key, found);
     }
     return found;
@@ -86,15 +98,22 @@ export class Automaton {
 
   /** After one more byte; undefined where the byte may not follow. */
   step(from: Configuration, byte: number): Configuration | undefined {
-    const { next } = from;
-    if (next.has(byte)) return next.get(byte);
+    const known = from.next[this.#classOf[byte]!];
+    if (known !== undefined) return known ?? undefined;
     const seeds: Frame[] = [];
     for (const { state, caller } of from.frames)
       for (const edge of this.#network.edges[state]!)
         if (byte >= edge.low && byte <= edge.high) seeds.push(this.frame(edge.to, caller));
     const to = seeds.length === 0 ? undefined : this.configuration(seeds);
-    next.set(byte, to);
+    from.next[this.#classOf[byte]!] = to ?? null;
     return to;
+  }
+
+  /** Equal configurations from before and from now on are two objects; that costs time, no more. */
+  #forget(): void {
+    for (const { next } of this.#configurations.values()) next.length = 0;
+    this.#configurations.clear();
+    this.#frames.clear();
   }
 
   /** The bytes that may follow one by one, not as part of a range. */

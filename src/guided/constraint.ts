@@ -38,6 +38,17 @@ export interface GuideVocabulary {
   /** Width of the logits, at least the tokenizer's vocabulary. */
   readonly size: number;
   readonly trie: TokenTrie;
+  /** What rules allow that guides have in common, by their meanings. */
+  readonly known: Map<string, Allowed>;
+}
+
+/** What a beginning allows on its own, as far as its rule goes. */
+export interface Allowed {
+  readonly mask: Int32Array;
+  /** Nodes of the trie at which the rule may have ended, with tokens that go on. */
+  readonly exits: readonly number[];
+  /** How many nodes are below the exits. */
+  readonly open: number;
 }
 
 export function guideVocabulary(tokenizer: Tokenizer, size: number): GuideVocabulary {
@@ -48,6 +59,7 @@ export function guideVocabulary(tokenizer: Tokenizer, size: number): GuideVocabu
   return {
     tokenizer,
     size,
+    known: new Map(),
     get trie() {
       trie ??= new TokenTrie(tokenizer.vocabSize, bytes);
       return trie;
@@ -68,70 +80,77 @@ export function guideNetwork(guide: Guide): Network {
   return compile(new Map<string, Expression>([["root", sequence(parseRegex(guide.regex).body)]]), "root");
 }
 
-// Masks of 6 kB each for 49,152 tokens.
-const maxMasks = 2048;
-/** With fewer bytes left, most tokens would have to be looked at one by one. */
-const worthLoosening = 8;
+// Masks take 6 kB each for 49,152 tokens.
+const maxMaskBytes = 6 * 2 ** 20;
+const maxKnownBytes = 12 * 2 ** 20;
+/** With more nodes below a rule's exits, what follows the rule is looked at too before its mask is kept. */
+const wideOpen = 2000;
+const maxCallers = 4;
 
-/** Masks by the method of XGrammar (Dong et al. 2024, arXiv:2411.15100): what a rule's state allows on its own is computed once. */
+/**
+ * Masks by the method of XGrammar (Dong et al. 2024, arXiv:2411.15100): what a rule's state allows on its own is computed
+ * once, by a walk over the vocabulary's trie, and where the rule may end in the middle of a token what follows is looked
+ * at in the text's own place. What the state's rest of its rule means is known by name, so strings of all schemas share
+ * their masks.
+ */
 export function constraint(network: Network, vocabulary: GuideVocabulary): Constraint {
   const automaton = new Automaton(network);
-  const { tokenizer, trie } = vocabulary;
+  const { tokenizer, trie, known } = vocabulary;
   const words = Math.ceil(vocabulary.size / 32);
   const masks = new Map<Configuration, Int32Array>();
-  const alone = new Map<number, { readonly mask: Int32Array; readonly exits: readonly number[] }>();
+  const allowed = new Map<Frame, Allowed>();
   const states = new Map<Configuration, GuideState>();
 
-  const allow = (mask: Int32Array, node: number) => {
-    for (let i = trie.tokensAt[node]!; i < trie.tokensAt[node + 1]!; i++) {
+  /** Sets or clears the bits of the tokens from `from` to `to` in the order of the trie. */
+  const mark = (mask: Int32Array, from: number, to: number, may: boolean) => {
+    for (let i = from; i < to; i++) {
       const token = trie.tokens[i]!;
-      mask[token >> 5]! |= 1 << (token & 31);
+      if (may) mask[token >> 5]! |= 1 << (token & 31);
+      else mask[token >> 5]! &= ~(1 << (token & 31));
     }
   };
+  const openBehind = (exits: readonly number[]) =>
+    exits.reduce((sum, node) => sum + trie.end[node]! - node - 1, 0);
+  const path: Configuration[] = [];
   /** Marks the tokens below `root` that may follow `from`; `exits` gets the nodes at which the text may be complete. */
   const walk = (root: number, from: Configuration, mask: Int32Array, exits?: number[]) => {
-    const nodes = [trie.firstChild[root]!];
-    const configurations = [from];
-    while (nodes.length > 0) {
-      const node = nodes.at(-1)!;
-      if (node < 0) {
-        nodes.pop();
-        configurations.pop();
+    const { end, depth, byte, tokensAt } = trie;
+    path[depth[root]!] = from;
+    for (let node = root + 1; node < end[root]!; ) {
+      const next = automaton.step(path[depth[node]! - 1]!, byte[node]!);
+      const after = end[node]!;
+      if (!next) {
+        node = after;
         continue;
       }
-      nodes[nodes.length - 1] = trie.sibling[node]!;
-      const next = automaton.step(configurations.at(-1)!, trie.byte[node]!);
-      if (!next) continue;
-      allow(mask, node);
-      if (trie.firstChild[node]! < 0) continue;
-      if (next.isComplete) exits?.push(node);
-      if (next.frames.length > 0) {
-        nodes.push(trie.firstChild[node]!);
-        configurations.push(next);
+      mark(mask, tokensAt[node]!, tokensAt[node + 1]!, true);
+      if (next.isComplete && after > node + 1) exits?.push(node);
+      path[depth[node]!] = next;
+      node = next.frames.length > 0 ? node + 1 : after;
+    }
+  };
+  /** `loose` without the tokens of more than `bytes` bytes that may not follow `from`. */
+  const tightened = (loose: Allowed, from: Configuration, bytes: number): Allowed => {
+    const { end, depth, deepest, byte, tokensAt } = trie;
+    const mask = loose.mask.slice();
+    const exits = loose.exits.filter((node) => depth[node]! <= bytes);
+    path[0] = from;
+    for (let node = 1; node < end[0]!; ) {
+      const after = end[node]!;
+      const next = deepest[node]! > bytes ? automaton.step(path[depth[node]! - 1]!, byte[node]!) : undefined;
+      if (next && next.frames.length > 0) {
+        if (next.isComplete && after > node + 1 && depth[node]! > bytes) exits.push(node);
+        path[depth[node]!] = next;
+        node++;
+      } else {
+        if (deepest[node]! > bytes) {
+          mark(mask, tokensAt[next ? node + 1 : node]!, tokensAt[after]!, false);
+          if (next?.isComplete && after > node + 1 && depth[node]! > bytes) exits.push(node);
+        }
+        node = after;
       }
     }
-  };
-  /** What the rule that `state` is in allows, and where in the trie it ends. */
-  const ofState = (state: number) => {
-    let found = alone.get(state);
-    if (!found) {
-      const mask = new Int32Array(words);
-      const exits: number[] = [];
-      walk(0, automaton.configuration([automaton.frame(state, undefined)]), mask, exits);
-      found = { mask, exits };
-      alone.set(state, found);
-    }
-    return found;
-  };
-  /** What may follow in one frame, computed in full. */
-  const walked = ({ state, caller }: Frame): Int32Array => {
-    const own = ofState(state);
-    const mask = own.mask.slice();
-    if (caller) {
-      const after = automaton.configuration([caller]);
-      for (const exit of own.exits) walk(exit, after, mask);
-    }
-    return mask;
+    return { mask, exits, open: openBehind(exits) };
   };
   /** The frame with bounded repetitions made unbounded, and up to how many bytes that is the same. */
   const loosened = (frame: Frame): { frame: Frame; bytes: number } => {
@@ -142,44 +161,62 @@ export function constraint(network: Network, vocabulary: GuideVocabulary): Const
       bytes: Math.min(count?.left ?? Number.POSITIVE_INFINITY, above?.bytes ?? Number.POSITIVE_INFINITY),
     };
   };
-  const frameMasks = new Map<Frame, Int32Array>();
-  const ofFrame = (frame: Frame): Int32Array => {
-    let mask = frameMasks.get(frame);
-    if (mask) return mask;
+  const meaningOf = ({ state, caller }: Frame): string | undefined => {
+    const own = network.meaning(state);
+    if (own === undefined || !caller) return own;
+    const above = meaningOf(caller);
+    return above && `${own}/${above}`;
+  };
+  const compute = (frame: Frame): Allowed => {
     const loose = loosened(frame);
-    if (loose.frame === frame || loose.bytes < worthLoosening) mask = walked(frame);
-    else {
-      // A string of at most 40 characters allows what one without bound does, but for tokens of more than 40 bytes.
-      mask = ofFrame(loose.frame);
-      const longer = trie.longerThan(loose.bytes);
-      if (longer.length > 0) {
-        mask = mask.slice();
-        const start = automaton.configuration([frame]);
-        for (const token of longer) {
-          if (!((mask[token >> 5]! >>> (token & 31)) & 1)) continue;
-          let at: Configuration | undefined = start;
-          for (const byte of tokenizer.bytes(token)) at = at && automaton.step(at, byte);
-          if (!at) mask[token >> 5]! &= ~(1 << (token & 31));
-        }
+    const start = automaton.configuration([frame]);
+    if (loose.frame !== frame) return tightened(ofRules(loose.frame), start, loose.bytes);
+    const exits: number[] = [];
+    const mask = new Int32Array(words);
+    walk(0, start, mask, exits);
+    return { mask, exits, open: openBehind(exits) };
+  };
+  /** What the rules of a frame allow, no matter what follows the last of them. */
+  const ofRules = (frame: Frame): Allowed => {
+    let found = allowed.get(frame);
+    if (found) return found;
+    const meaning = meaningOf(frame);
+    found = meaning === undefined ? undefined : known.get(meaning);
+    if (!found) {
+      found = compute(frame);
+      if (meaning !== undefined) {
+        if (known.size >= maxKnownBytes / (4 * words)) known.delete(known.keys().next().value!);
+        known.set(meaning, found);
       }
     }
-    if (frameMasks.size >= maxMasks) frameMasks.clear();
-    frameMasks.set(frame, mask);
-    return mask;
+    if (allowed.size >= maxMaskBytes / (4 * words)) allowed.clear();
+    allowed.set(frame, found);
+    return found;
   };
+  /** The first `callers` of a frame's callers, without those behind them. */
+  const cut = ({ state, caller }: Frame, callers: number): Frame =>
+    automaton.frame(state, callers > 0 && caller ? cut(caller, callers - 1) : undefined);
   const maskOf = (configuration: Configuration): Int32Array => {
     let mask = masks.get(configuration);
     if (mask) return mask;
     mask = new Int32Array(words);
     for (const frame of configuration.frames) {
-      const own = ofFrame(frame);
-      for (let i = 0; i < words; i++) mask[i]! |= own[i]!;
+      let above = frame.caller;
+      let own = ofRules(cut(frame, 0));
+      for (let callers = 1; above && callers <= maxCallers && own.open > wideOpen; callers++) {
+        own = ofRules(cut(frame, callers));
+        above = above.caller;
+      }
+      for (let i = 0; i < words; i++) mask[i]! |= own.mask[i]!;
+      if (!above) continue;
+      const after = automaton.configuration([above]);
+      for (const exit of own.exits) walk(exit, after, mask);
     }
     if (configuration.isComplete)
       for (const id of tokenizer.endIds) if (id < vocabulary.size) mask[id >> 5]! |= 1 << (id & 31);
     if (mask.every((word) => word === 0))
       throw grammarError("no token of the vocabulary can go on with the text that the guide asks for");
-    if (masks.size >= maxMasks) masks.clear();
+    if (masks.size >= maxMaskBytes / (4 * words)) masks.clear();
     masks.set(configuration, mask);
     return mask;
   };

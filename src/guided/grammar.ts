@@ -46,9 +46,20 @@ export interface Network {
    * are ever so many. For texts of no more bytes than are left the two are the same.
    */
   readonly counted: ReadonlyMap<number, { readonly left: number; readonly unbounded: number }>;
+  /**
+   * What is left of the state's rule, as a name that states of other networks have too where the same is left of theirs;
+   * undefined where it would be long.
+   */
+  meaning(state: number): string | undefined;
 }
 
-const maxStates = 100_000;
+/** What is left of a rule: one thing and then others. */
+interface Rest {
+  readonly expression: Expression;
+  readonly next: Rest | undefined;
+}
+
+export const maxStates = 100_000;
 const worthCounting = 8;
 
 export function grammarError(what: string): OutriderError {
@@ -64,19 +75,22 @@ export function compile(rules: ReadonlyMap<string, Expression>, root: string): N
   const calls: { rule: string; to: number }[][] = [];
   const jumps: number[][] = [];
   const counted = new Map<number, { left: number; unbounded: number }>();
+  const rests: (Rest | undefined)[] = [];
   const loopTo = (part: Expression, to: number): number => {
-    const loop = state();
-    const back = state();
+    const rest = { expression: repeat(part, 0, Number.POSITIVE_INFINITY), next: rests[to] };
+    const loop = state(rest);
+    const back = state(rest);
     build(part, loop, back);
     jumps[back]!.push(loop);
     jumps[loop]!.push(to);
     return loop;
   };
-  const state = () => {
+  const state = (rest: Rest | undefined) => {
     if (edges.length >= maxStates)
       throw grammarError(`the grammar has more than ${maxStates} states; shorten its repetitions`);
     calls.push([]);
     jumps.push([]);
+    rests.push(rest);
     return edges.push([]) - 1;
   };
   const build = (e: Expression, from: number, to: number): void => {
@@ -85,9 +99,14 @@ export function compile(rules: ReadonlyMap<string, Expression>, root: string): N
         for (const [low, high] of e.ranges) edges[from]!.push({ low, high, to });
         return;
       case "sequence": {
+        const after: (Rest | undefined)[] = [];
+        for (let i = e.parts.length - 1, rest = rests[to]; i > 0; i--) {
+          rest = { expression: e.parts[i]!, next: rest };
+          after[i - 1] = rest;
+        }
         let at = from;
         e.parts.forEach((part, i) => {
-          const next = i === e.parts.length - 1 ? to : state();
+          const next = i === e.parts.length - 1 ? to : state(after[i]);
           build(part, at, next);
           at = next;
         });
@@ -99,8 +118,12 @@ export function compile(rules: ReadonlyMap<string, Expression>, root: string): N
         return;
       case "repeat": {
         let at = from;
+        const after = (i: number) => ({
+          expression: repeat(e.part, Math.max(0, e.least - i), e.most - i),
+          next: rests[to],
+        });
         for (let i = 0; i < e.least; i++) {
-          const next = state();
+          const next = state(after(i + 1));
           build(e.part, at, next);
           at = next;
         }
@@ -112,7 +135,7 @@ export function compile(rules: ReadonlyMap<string, Expression>, root: string): N
         for (let i = e.least; i < e.most; i++) {
           jumps[at]!.push(to);
           if (unbounded !== undefined) counted.set(at, { left: e.most - i, unbounded });
-          const next = state();
+          const next = state(after(i + 1));
           build(e.part, at, next);
           at = next;
         }
@@ -126,8 +149,8 @@ export function compile(rules: ReadonlyMap<string, Expression>, root: string): N
   };
   const bounds = new Map<string, { start: number; end: number }>();
   for (const [name, body] of rules) {
-    const start = state();
-    const end = state();
+    const start = state({ expression: body, next: undefined });
+    const end = state(undefined);
     bounds.set(name, { start, end });
     build(body, start, end);
   }
@@ -145,7 +168,61 @@ export function compile(rules: ReadonlyMap<string, Expression>, root: string): N
     jumps,
     isEnd,
     counted,
+    meaning: (s) => {
+      let name = "";
+      for (let rest = rests[s]; rest; rest = rest.next) {
+        name += nameOf(rest.expression, rules);
+        if (name.length > longestMeaning) return undefined;
+      }
+      return name;
+    },
   };
+}
+
+const longestMeaning = 400;
+const longestName = 80;
+const names = new WeakMap<Expression, string>();
+let unnamed = 0;
+
+/**
+ * The same for equal expressions that are short; large ones, and rules, are known by their object. So an expression that
+ * calls rules must not be part of grammars in which these are different ones.
+ */
+function nameOf(e: Expression, rules: ReadonlyMap<string, Expression>): string {
+  let name = names.get(e);
+  if (name !== undefined) return name;
+  const list = (parts: readonly Expression[], mark: string) =>
+    parts.map((part) => nameOf(part, rules)).join(mark);
+  switch (e.kind) {
+    case "bytes":
+      name = `[${e.ranges.map((range) => range.join("-")).join()}]`;
+      break;
+    case "sequence":
+      name = `(${list(e.parts, "")})`;
+      break;
+    case "choice":
+      name = `<${list(e.options, "|")}>`;
+      break;
+    case "repeat":
+      name = `${nameOf(e.part, rules)}{${e.least},${e.most}}`;
+      break;
+    case "rule":
+      name = bodyName(rules.get(e.name)!);
+  }
+  if (name.length > longestName) name = bodyName(e);
+  names.set(e, name);
+  return name;
+}
+
+const bodies = new WeakMap<Expression, string>();
+
+function bodyName(e: Expression): string {
+  let name = bodies.get(e);
+  if (name === undefined) {
+    name = `#${unnamed++}`;
+    bodies.set(e, name);
+  }
+  return name;
 }
 
 type Bounds = ReadonlyMap<string, { readonly start: number; readonly end: number }>;

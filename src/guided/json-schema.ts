@@ -135,7 +135,9 @@ export function jsonSchemaRules(schema: JsonSchema): Map<string, Expression> {
   };
 
   const stringOf = (s: Schema, pointer: string): Expression => {
-    const quoted = (body: Expression) => sequence(literal('"'), body, literal('"'));
+    // A rule of its own, so that its masks do not depend on what follows.
+    const quoted = (body: Expression) =>
+      define(fresh("string"), () => sequence(literal('"'), body, literal('"')));
     const [least, most] = bounds(s, ["minLength", "maxLength"], pointer);
     const isBounded = least > 0 || most !== many;
     if (s.pattern !== undefined) {
