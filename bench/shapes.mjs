@@ -85,7 +85,10 @@ async function measure(shape, type, file, prompts) {
       contenders[contender].script,
       [
         ...["--file", file, "--prompts", prompts, "--mode", mode, "--threads", setting],
-        ...["--repetitions", mode === "prefill" ? values.prefills : values.repetitions],
+        ...[
+          "--repetitions",
+          { load: values.loads, pass: values.repetitions, prefill: values.prefills }[mode],
+        ],
         ...["--sizes", values.sizes],
       ],
       {
@@ -104,12 +107,9 @@ async function measure(shape, type, file, prompts) {
     const seconds = ((performance.now() - begin) / 1000).toFixed(0);
     console.error(`${shape} ${type}: ${mode} of ${contender}, threads ${setting}: ${seconds} s`);
   };
-  // A process loads once, and then what it costs depends most on whether the system has memory at hand.
   for (const mode of chosenModes)
-    for (let i = 0; i < (mode === "load" ? Number(values.loads) : 1); i++)
-      for (const [contender, { threads }] of Object.entries(contenders))
-        for (const setting of mode === "load" ? threads : [threads.join()])
-          await run(mode, contender, setting);
+    for (const [contender, { threads }] of Object.entries(contenders))
+      await run(mode, contender, threads.join());
 }
 
 /** Undefined, or what there is too little of. */
@@ -167,7 +167,7 @@ function report(shape, type, records) {
   const times = (contender, mode, n) =>
     records
       .filter((r) => r.contender === contender && r.bench === mode && r.n === n)
-      .flatMap(({ ms, readMs }) => (typeof ms === "number" ? [ms] : (ms ?? readMs).all));
+      .flatMap(({ ms, readMs }) => (ms ?? readMs).all);
   const least = (...of) => {
     const all = times(...of);
     return all.length > 0 ? Math.min(...all) : undefined;

@@ -1,7 +1,6 @@
 /** How node-llama-cpp is set up wherever it is measured: on the CPU, with the settings that were fastest for it. */
 import { getLlama, LlamaLogLevel } from "node-llama-cpp";
 
-/** `begin`: when the engine itself was up, and the model came next. */
 export async function loadModel(file) {
   const llama = await getLlama({
     gpu: false,
@@ -9,8 +8,7 @@ export async function loadModel(file) {
     maxThreads: 0, // no limit: a context uses exactly the threads it asks for
     logLevel: LlamaLogLevel.error,
   });
-  const begin = performance.now();
-  return { llama, begin, model: await llama.loadModel({ modelPath: file }) };
+  return { llama, model: await llama.loadModel({ modelPath: file }) };
 }
 
 /**
