@@ -26,13 +26,13 @@ async function refusal(response: Response): Promise<{ status: number } & ErrorSh
   return { status: response.status, ...error };
 }
 
-/** A request as bytes; what came back until the server closed the connection. */
+/** A request as bytes; what came back until the server closed the connection, a character a byte. */
 function raw(port: number, bytes: string | Buffer, waitMs = 30_000): Promise<string> {
   return new Promise((resolve) => {
     const socket = net.connect(port, "127.0.0.1", () => socket.write(bytes));
     let text = "";
     const timer = setTimeout(() => socket.destroy(), waitMs);
-    socket.on("data", (chunk) => {
+    socket.setEncoding("latin1").on("data", (chunk) => {
       text += chunk;
     });
     socket.on("error", () => undefined);
@@ -41,6 +41,46 @@ function raw(port: number, bytes: string | Buffer, waitMs = 30_000): Promise<str
       resolve(text);
     });
   });
+}
+
+interface RawAnswer {
+  readonly status: number;
+  readonly headers: Readonly<Record<string, string>>;
+  readonly body: string;
+  /** Of a body in JSON. */
+  readonly error?: ErrorShape["error"];
+}
+
+/** The answers among the bytes of a connection; throws where something else is between or behind them. */
+function answersIn(text: string): RawAnswer[] {
+  const answers: RawAnswer[] = [];
+  for (let rest = text; rest !== ""; ) {
+    const head = /^HTTP\/1\.1 (\d{3}) [^\r]*\r\n((?:[^\r]+\r\n)*)\r\n/.exec(rest);
+    if (!head) throw new Error(`no answer: ${JSON.stringify(rest.slice(0, 200))}`);
+    const lines = head[2]!.split("\r\n").slice(0, -1);
+    const headers = Object.fromEntries(
+      lines.map((line) => [line.replace(/:.*/, "").toLowerCase(), line.replace(/^[^:]*: /, "")]),
+    );
+    rest = rest.slice(head[0].length);
+    let body = "";
+    if (headers["transfer-encoding"] === "chunked")
+      for (let size = -1; size !== 0; ) {
+        size = Number.parseInt(rest, 16);
+        if (Number.isNaN(size)) throw new Error(`a stream that was cut: ${JSON.stringify(text.slice(-200))}`);
+        const start = rest.indexOf("\r\n") + 2;
+        body += rest.slice(start, start + size);
+        rest = rest.slice(start + size + 2);
+      }
+    else {
+      const length = Number(headers["content-length"] ?? (head[1] === "100" ? 0 : rest.length));
+      expect(rest.length).toBeGreaterThanOrEqual(length);
+      body = rest.slice(0, length);
+      rest = rest.slice(length);
+    }
+    const json = headers["content-type"] === "application/json" ? JSON.parse(body) : undefined;
+    answers.push({ status: Number(head[1]), headers, body, error: json?.error });
+  }
+  return answers;
 }
 
 const chat = (fields: object = {}) => ({
@@ -443,27 +483,173 @@ describe("sockets", () => {
     for (const socket of sockets) socket.destroy();
   });
 
+  let strict: ServerProcess;
+  beforeAll(async () => {
+    const limits = ["--max-header-timeout", "1500", "--max-body-timeout", "500", "--max-sockets", "3"];
+    strict = await startServer(["--model", `tiny=${tiny}`, ...limits]);
+  });
+  afterAll(() => strict?.[Symbol.asyncDispose]());
+
+  const post = "POST /v1/completions HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n";
+  const get = (path: string, headers = "", version = "1.1") =>
+    `GET ${path} HTTP/${version}\r\nHost: localhost\r\n${headers}\r\n`;
+
   test.each([
-    [
-      "two lengths",
-      "POST /v1/completions HTTP/1.1\r\nHost: localhost\r\nContent-Length: 2\r\nContent-Length: 3\r\n\r\n{}",
-      "400",
-    ],
+    ["two lengths", `${post}Content-Length: 2\r\nContent-Length: 3\r\n\r\n{}`, 400, "ERR_BAD_REQUEST"],
     [
       "length and chunks",
-      "POST /v1/completions HTTP/1.1\r\nHost: localhost\r\nContent-Length: 2\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
-      "400",
+      `${post}Content-Length: 2\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n`,
+      400,
+      "ERR_BAD_REQUEST",
     ],
     [
-      "a header of a megabyte",
-      `GET /health HTTP/1.1\r\nHost: localhost\r\nX-A: ${"a".repeat(1 << 20)}\r\n\r\n`,
-      "431",
+      "a chunk's length that is none",
+      `${post}Transfer-Encoding: chunked\r\n\r\nzz\r\n`,
+      400,
+      "ERR_BAD_REQUEST",
     ],
-    ["not HTTP", "\u0016\u0003\u0001\r\n\r\n", "400"],
-    ["no Host", "GET /health HTTP/1.1\r\n\r\n", "400"],
-  ])("%s", async (_, bytes, status) => {
-    expect(await raw(server.port, bytes)).toMatch(new RegExp(`^HTTP/1.1 ${status}|^$`));
-    expect((await server.get("/health")).status).toBe(200);
+    [
+      "chunks with long extensions",
+      `${post}Transfer-Encoding: chunked\r\n\r\n1;${"a".repeat(20_000)}\r\n`,
+      413,
+      "ERR_TOO_LARGE",
+    ],
+    ["a header of a megabyte", get("/health", `X-A: ${"a".repeat(1 << 20)}\r\n`), 431, "ERR_TOO_LARGE"],
+    ["not HTTP", "\u0016\u0003\u0001\r\n\r\n", 400, "ERR_BAD_REQUEST"],
+    ["HTTP/2", "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", 400, "ERR_BAD_REQUEST"],
+    ["no Host", "GET /health HTTP/1.1\r\nConnection: close\r\n\r\n", 400, "ERR_BAD_REQUEST"],
+    ["no Host in HTTP/1.0", "GET /health HTTP/1.0\r\n\r\n", 400, "ERR_BAD_REQUEST"],
+    ["a Host that is none", "GET /health HTTP/1.0\r\nHost: a b/c\r\n\r\n", 400, "ERR_BAD_REQUEST"],
+    ["an absolute target that is none", get("http://%zz/", "", "1.0"), 400, "ERR_BAD_REQUEST"],
+    ["another scheme", get("ftp://localhost/health", "", "1.0"), 400, "ERR_BAD_REQUEST"],
+    ["the target *", `OPTIONS * HTTP/1.0\r\nHost: localhost\r\n\r\n`, 400, "ERR_BAD_REQUEST"],
+    ["CONNECT", "CONNECT localhost:80 HTTP/1.1\r\nHost: localhost\r\n\r\n", 405, "ERR_METHOD"],
+    ["TRACE", `TRACE /health HTTP/1.0\r\nHost: localhost\r\n\r\n`, 405, "ERR_METHOD"],
+    ["headers that do not come to their end", "GET /health HTTP/1.1\r\nHost: lo", 408, "ERR_TIMEOUT"],
+    ["a body that does not come", `${post}Content-Length: 9\r\n\r\n{`, 408, "ERR_TIMEOUT"],
+    ["nothing", "", 408, "ERR_TIMEOUT"],
+  ])("%s", async (_, bytes, status, code) => {
+    const count = async () => {
+      const metrics = await (await strict.get("/metrics")).text();
+      const series = new RegExp(`http_responses_total\\{route="[^"]*",status="${status}"\\} (\\d+)`, "g");
+      return [...metrics.matchAll(series)].reduce((sum, match) => sum + Number(match[1]), 0);
+    };
+    const before = await count();
+    const [answer, ...more] = answersIn(await raw(strict.port, bytes));
+    expect(more).toEqual([]);
+    expect(answer).toMatchObject({ status, error: { code, param: null } });
+    expect(answer!.headers).toMatchObject({ connection: "close", "x-content-type-options": "nosniff" });
+    // It is counted and logged as any other.
+    expect(await count()).toBe(before + 1);
+    expect(strict.log()).toContain(`"requestId":"${answer!.headers["x-request-id"]}"`);
+  });
+
+  test("a body that ends early", async () => {
+    const answer = await new Promise<string>((resolve) => {
+      const socket = net.connect({ port: strict.port, host: "127.0.0.1", allowHalfOpen: true }, () =>
+        socket.end(`${post}Content-Length: 9\r\n\r\n{`),
+      );
+      let text = "";
+      socket.on("data", (chunk) => {
+        text += chunk;
+      });
+      socket.on("close", () => resolve(text));
+    });
+    expect(answersIn(answer)).toMatchObject([{ status: 400, error: { code: "ERR_BAD_REQUEST" } }]);
+  });
+
+  test("a client that leaves while it sends is no fault of the server's", async () => {
+    const socket = net.connect(strict.port, "127.0.0.1", () =>
+      socket.write(`${post}Content-Length: 9\r\n\r\n{`),
+    );
+    await new Promise((resolve) => setTimeout(resolve, 100));
+    const before = strict.log().length;
+    socket.resetAndDestroy();
+    const said = () => strict.log().slice(before);
+    while (!said().includes("/v1/completions")) await new Promise((resolve) => setTimeout(resolve, 20));
+    expect(said()).toContain('"status":499');
+    expect(said()).not.toContain("request failed");
+  });
+
+  test.each([
+    [
+      "a target with the server's name",
+      () => get(`http://localhost:${strict.port}/health`, "Connection: close\r\n"),
+    ],
+    ["HTTP/1.0", () => get("/health", "", "1.0")],
+    ["Upgrade to HTTP/2", () => get("/health", "Connection: Upgrade, close\r\nUpgrade: h2c\r\n")],
+    ["Upgrade to WebSocket", () => get("/health", "Connection: Upgrade, close\r\nUpgrade: websocket\r\n")],
+    ["an expectation that nobody knows", () => get("/health", "Expect: tea\r\nConnection: close\r\n")],
+  ])("%s is answered", async (_, bytes) => {
+    const answers = answersIn(await raw(strict.port, bytes()));
+    expect(answers).toMatchObject([{ status: 200, body: '{"status":"ok"}' }]);
+  });
+
+  const json = (body: string, headers = "") =>
+    `${post}${headers}Content-Length: ${body.length}\r\n\r\n${body}`;
+  const short = '{"prompt":"a","max_tokens":2,"ignore_eos":true}';
+  const streamed = '{"prompt":"a","max_tokens":300,"ignore_eos":true,"stream":true}';
+
+  test("Expect: 100-continue", async () => {
+    const answers = answersIn(
+      await raw(strict.port, json(short, "Expect: 100-continue\r\nConnection: close\r\n")),
+    );
+    expect(answers.map(({ status }) => status)).toEqual([100, 200]);
+  });
+
+  test("a stream in HTTP/1.0 ends with the connection", async () => {
+    const [answer] = answersIn(await raw(strict.port, json(streamed).replace("HTTP/1.1", "HTTP/1.0")));
+    expect(answer).toMatchObject({ status: 200, headers: { connection: "close" } });
+    expect(answer!.headers["transfer-encoding"]).toBeUndefined();
+    expect(answer!.body).toMatch(/data: \[DONE\]\n\n$/);
+  });
+
+  test("requests on one line are answered in order", async () => {
+    const closing = get("/health", "Connection: close\r\n");
+    const answers = answersIn(await raw(strict.port, json(streamed) + json("{") + json(short) + closing));
+    expect(answers.map(({ status }) => status)).toEqual([200, 400, 200, 200]);
+    expect(answers[0]!.body).toMatch(/data: \[DONE\]\n\n$/);
+  });
+
+  test.each([
+    ["an answer", short],
+    ["a stream", streamed],
+  ])("what follows %s and is no request is answered behind it", async (_, body) => {
+    const answers = answersIn(await raw(strict.port, `${json(body)}nonsense\r\n\r\n`));
+    expect(answers).toMatchObject([{ status: 200 }, { status: 400, error: { code: "ERR_BAD_REQUEST" } }]);
+    expect(answers[0]!.body).toContain(body === short ? '"finish_reason":"length"' : "data: [DONE]");
+  });
+
+  test("a request that was answered before its body went wrong gets no second answer", async () => {
+    const bytes = `${post.replace("application/json", "text/plain")}Transfer-Encoding: chunked\r\n\r\n`;
+    const socket = net.connect(strict.port, "127.0.0.1", () => socket.write(bytes));
+    let text = "";
+    socket.on("data", (chunk) => {
+      if (text === "") socket.write("zz\r\n");
+      text += chunk;
+    });
+    await new Promise((resolve) => socket.on("close", resolve));
+    expect(answersIn(text)).toMatchObject([{ status: 415 }]);
+  });
+
+  test("where all connections are busy, one more is told so", async () => {
+    const busy: net.Socket[] = [];
+    for (let i = 0; i < 3; i++) {
+      const socket = net.connect(strict.port, "127.0.0.1", () =>
+        socket.write(`${post}Expect: 100-continue\r\nContent-Length: 9\r\n\r\n`),
+      );
+      busy.push(socket);
+      await new Promise((resolve) => socket.once("data", resolve));
+    }
+    const answers = answersIn(await raw(strict.port, get("/health", "Connection: close\r\n")));
+    expect(answers).toMatchObject([
+      { status: 429, headers: { "retry-after": "1" }, error: { code: "ERR_BUSY", type: "rate_limit_error" } },
+    ]);
+    busy[0]!.destroy();
+    const status = async () =>
+      answersIn(await raw(strict.port, get("/health", "Connection: close\r\n")))[0]!.status;
+    while ((await status()) !== 200) await new Promise((resolve) => setTimeout(resolve, 20));
+    for (const socket of busy) socket.destroy();
   });
 });
 

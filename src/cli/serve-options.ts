@@ -34,6 +34,7 @@ const limitFlags: Record<keyof Limits, string> = {
   queue: "requests that wait, for each model; more get 429",
   deadline: "milliseconds for a request",
   headerTimeout: "milliseconds for a request's headers",
+  bodyTimeout: "milliseconds for its body",
   idleTimeout: "milliseconds that a connection may be idle",
   sockets: "connections",
   drain: "milliseconds for answers under way after SIGTERM",

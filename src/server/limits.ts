@@ -22,6 +22,8 @@ export interface Limits {
   readonly deadline: number;
   /** Milliseconds for a request's headers to arrive. */
   readonly headerTimeout: number;
+  /** Milliseconds for its body, from then on. */
+  readonly bodyTimeout: number;
   /** Milliseconds that a connection may be idle. */
   readonly idleTimeout: number;
   readonly sockets: number;
@@ -44,6 +46,7 @@ export const defaultLimits: Limits = {
   queue: 64,
   deadline: 600_000,
   headerTimeout: 10_000,
+  bodyTimeout: 60_000, // of the allowed size over a slow line
   idleTimeout: 60_000,
   sockets: 512,
   drain: 10_000,

@@ -1,18 +1,19 @@
 import { readFileSync } from "node:fs";
 import { createServer, type Server as HttpServer, type ServerResponse } from "node:http";
-import type { AddressInfo, Socket } from "node:net";
+import type { AddressInfo } from "node:net";
 import { fileURLToPath } from "node:url";
-import { getRequestListener } from "@hono/node-server";
+import { getRequestListener, RequestError } from "@hono/node-server";
 import { type Logger, pino } from "pino";
 import { OutriderError, quote } from "../errors.js";
 import { LengthPredictor } from "../scheduling/length-predictor.js";
 import { createScheduler } from "../scheduling/scheduler.js";
 import { isLoopback, sha256 } from "./access.js";
 import { createApp } from "./app.js";
+import { watchConnections } from "./connections.js";
 import { defaultLimits, type Limits } from "./limits.js";
 import { createMetrics } from "./metrics.js";
 import { type ModelSpec, Models } from "./models.js";
-
+import { createRefuse, type Refuse } from "./refusal.js";
 import { readStaticFiles } from "./static-files.js";
 
 export interface ServeOptions {
@@ -95,22 +96,26 @@ export async function serve(options: ServeOptions): Promise<Server> {
     },
     ready: () => loaded && !stopping,
   });
+  const refuse = createRefuse(metrics, log);
   const http = createServer(
     {
+      requireHostHeader: false, // is asked for below, where the answer is ours
       headersTimeout: limits.headerTimeout,
-      // A body of the allowed size over a slow line.
-      requestTimeout: limits.headerTimeout + 60_000,
+      requestTimeout: limits.headerTimeout + limits.bodyTimeout,
       keepAliveTimeout: limits.idleTimeout,
       connectionsCheckingInterval: Math.min(1000, limits.headerTimeout),
     },
-    getRequestListener(app.fetch, { overrideGlobalObjects: false }),
+    getRequestListener(app.fetch, {
+      overrideGlobalObjects: false,
+      errorHandler: (error) => answerWithout(error, refuse, log),
+    }),
   );
   const answering = new Set<ServerResponse>();
   http.on("request", (_, response) => {
     answering.add(response);
     response.once("close", () => answering.delete(response));
   });
-  limitSockets(http, limits);
+  watchConnections(http, limits, refuse);
   await listen(http, options.port ?? 8080, bound);
   const { port } = http.address() as AddressInfo;
   const url = `http://${bound.includes(":") ? `[${bound}]` : bound}:${port}`;
@@ -167,33 +172,16 @@ function createLog(level: string): Logger {
   return pino({ level, base: null }, pino.destination({ fd: 2, sync: true }));
 }
 
-/**
- * At the limit a connection makes room for a new one, so that a thousand sockets that say nothing keep nobody out: the
- * oldest of those that have never asked for anything, else the one that has been idle longest.
- */
-function limitSockets(http: HttpServer, { sockets: most, idleTimeout }: Limits): void {
-  const strangers = new Set<Socket>();
-  const idle = new Set<Socket>();
-  const busy = new Set<Socket>();
-  http.on("connection", (socket) => {
-    strangers.add(socket);
-    socket.once("close", () => {
-      for (const set of [strangers, idle, busy]) set.delete(socket);
-    });
-    socket.setTimeout(idleTimeout);
-    if (strangers.size + idle.size + busy.size <= most) return;
-    const [oldest] = strangers.size > 1 ? strangers : idle;
-    (oldest ?? socket).destroy();
-  });
-  http.on("request", ({ socket }, response) => {
-    strangers.delete(socket);
-    idle.delete(socket);
-    busy.add(socket);
-    socket.setTimeout(0); // an answer may take its time; the request's deadline ends it
-    response.once("close", () => {
-      if (busy.delete(socket) && !socket.destroyed) idle.add(socket);
-    });
-  });
+/** For a request that did not reach the app, or that the app could not answer. */
+function answerWithout(cause: unknown, refuse: Refuse, log: Logger): Response {
+  const bad = cause instanceof RequestError;
+  if (!bad) log.error({ err: cause }, "request failed");
+  const { status, headers, body } = refuse(
+    bad
+      ? new OutriderError("ERR_BAD_REQUEST", "the request's target and its Host give no valid URL", { cause })
+      : new OutriderError("ERR_RUNTIME", "something went wrong in the server", { cause }),
+  );
+  return new Response(body, { status, headers });
 }
 
 function listen(http: HttpServer, port: number, host: string): Promise<void> {

@@ -112,8 +112,12 @@ export async function ask(
       { signal: controller.signal },
     );
     if (response.status !== 200) {
-      const { error } = (await response.json()) as { error: { code: string } };
-      return { error: { status: response.status, code: error.code } };
+      const { status, headers } = response;
+      const body = await response.text();
+      const code = codeOf(body);
+      if (code === undefined)
+        throw new Error(`not an error in JSON: ${JSON.stringify({ status, headers: [...headers], body })}`);
+      return { error: { status, code } };
     }
     if (!stream) return { answer: answerOf([(await response.json()) as never]) };
     let text = "";
@@ -137,6 +141,14 @@ export async function ask(
   } finally {
     clearTimeout(timer);
     clearTimeout(leaving);
+  }
+}
+
+function codeOf(body: string): string | undefined {
+  try {
+    return (JSON.parse(body) as { error?: { code?: string } }).error?.code;
+  } catch {
+    return undefined;
   }
 }
 
