@@ -85,3 +85,18 @@ test("what costs more to compute again outlives what costs less", () => {
   tree.evict(1);
   expect(tree.find([99, 98, 97], 3).length).toBe(0);
 });
+
+test("a text that just ended is found, however famous those that fill the tree", () => {
+  const { pool, tree } = filled([numbers(32, 1), numbers(32, 2)], 100, 4);
+  for (let n = 0; n < 20; n++)
+    for (const seed of [1, 2]) for (const block of tree.find(numbers(32, seed), 32).table) pool.release(block);
+  const ended = [99, ...numbers(30, 3)];
+  tree.insert(ended, pool.take(2));
+  expect(tree.find(ended, 31).length).toBe(31);
+  expect(tree.size).toBe(4);
+});
+
+test("a text longer than the tree may hold is kept as far as it may", () => {
+  const { tree } = filled([numbers(100)], 100, 3);
+  expect(tree.find(numbers(100), 100).length).toBe(48);
+});

@@ -76,9 +76,13 @@ export class PrefixTree {
     return { length, table };
   }
 
-  /** Takes over a finished text's blocks, with the caller's use of each. Blocks of known positions are freed. */
+  /**
+   * Takes over a finished text's blocks, with the caller's use of each. Blocks of known positions are freed. Others make
+   * room for it, however famous: a conversation that goes on at once finds all of itself.
+   */
   insert(tokens: readonly number[], table: readonly number[]): void {
     let node = this.#root;
+    const path = new Set<Node>();
     for (const [i, block] of table.entries()) {
       const own = tokens.slice(i * blockSize, (i + 1) * blockSize);
       const siblings = node.children.get(own[0]!) ?? [];
@@ -98,21 +102,23 @@ export class PrefixTree {
         if (longer) [known.block, known.tokens] = [block, own];
         node = known;
       }
-      this.#use(node);
+      path.add(node);
     }
-    const surplus = this.evictable - this.#most;
-    if (surplus > 0) this.evict(surplus);
+    this.evict(this.evictable - this.#most, path);
+    for (const own of path) this.#use(own);
+    this.evict(this.evictable - this.#most);
   }
 
-  /** Frees so many blocks, or as many as it can. */
-  evict(count: number): void {
+  /** Frees so many blocks, or as many as it can without those spared. */
+  evict(count: number, spared: ReadonlySet<Node> = new Set()): void {
     for (; count > 0; count--) {
       let worst: Node | undefined;
       for (const node of this.#nodes)
         if (
           node.children.size === 0 &&
           (worst === undefined || node.priority < worst.priority) &&
-          !this.#blocks.isShared(node.block)
+          !this.#blocks.isShared(node.block) &&
+          !spared.has(node)
         )
           worst = node;
       if (worst === undefined) return;
