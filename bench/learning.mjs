@@ -1,11 +1,12 @@
 /**
  * What the n-gram cache brings: the same prompts with a new cache folder, after other prompts of the same kinds, and again.
  *
- *   node bench/learning.mjs --prompts SPEC-BENCH.jsonl [--limit 4] [--max-tokens 256]
+ *   node bench/learning.mjs [--prompts SPEC-BENCH.jsonl] [--limit 6] [--max-tokens 256]
  *
- * Of each category `limit` prompts are answered in every run, as many others between the first and the second. Each run is a
- * load of its own; the table that ships with the embedded model is there from the start. Tokens a pass do not depend on the
- * machine's load, seconds do.
+ * Without a file the prompts are similar ones: the same requests about other things. Of each kind or category `limit`
+ * prompts are answered in every run, as many others between the first and the second. Each run is a load of its own; the
+ * table that ships with the embedded model is there from the start. Tokens a pass depend little on the machine's load,
+ * seconds much.
  */
 import { mkdtempSync, readFileSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
@@ -13,11 +14,12 @@ import path from "node:path";
 import { parseArgs } from "node:util";
 import { embeddedModel, load } from "../dist/index.js";
 import { round } from "./measurement.mjs";
+import { similarPrompts } from "./similar-prompts.mjs";
 
 const { values } = parseArgs({
   options: {
     prompts: { type: "string" },
-    limit: { type: "string", default: "4" },
+    limit: { type: "string", default: "6" },
     "max-tokens": { type: "string", default: "256" },
   },
 });
@@ -26,15 +28,19 @@ const LONGEST_PROMPT = 6000;
 const cache = mkdtempSync(path.join(tmpdir(), "outrider-learning-"));
 process.env.OUTRIDER_CACHE = cache;
 
-const byCategory = new Map();
-for (const line of readFileSync(values.prompts, "utf8").trim().split("\n")) {
-  const { category = "all", turns, prompt } = JSON.parse(line);
-  const text = turns?.[0] ?? prompt;
-  if (text.length > LONGEST_PROMPT) continue;
-  byCategory.set(category, [...(byCategory.get(category) ?? []), text]);
+function byCategory(file) {
+  const categories = new Map();
+  for (const line of readFileSync(file, "utf8").trim().split("\n")) {
+    const { category = "all", turns, prompt } = JSON.parse(line);
+    const text = turns?.[0] ?? prompt;
+    if (text.length > LONGEST_PROMPT) continue;
+    categories.set(category, [...(categories.get(category) ?? []), text]);
+  }
+  return [...categories.values()];
 }
-const measured = [...byCategory.values()].flatMap((list) => list.slice(0, limit));
-const others = [...byCategory.values()].flatMap((list) => list.slice(limit, 2 * limit));
+const kinds = values.prompts ? byCategory(values.prompts) : similarPrompts;
+const measured = kinds.flatMap((list) => list.slice(0, limit));
+const others = kinds.flatMap((list) => list.slice(limit, 2 * limit));
 
 async function run(prompts) {
   const model = await load(embeddedModel);

@@ -65,7 +65,6 @@ for (const line of readFileSync(values.record, "utf8").trim().split("\n")) {
     endIds: new Set(),
     stats,
     now: () => 0,
-    interruptions: () => 0,
   };
   for await (const step of decode(sequence, record.prompt.at(-1), options)) void step;
   sequence[Symbol.dispose]?.();

@@ -215,6 +215,7 @@ struct MatmulArgs {
   float* out;              // column c of tile t of row r: out[r * outStride + (t - tileBegin) * 16 + c]
   size_t outStride;        // floats
   bool accumulate;
+  bool streamed;           // no cache holds all weights until they are read again
 };
 using MatmulFn = void (*)(const MatmulArgs&);
 

@@ -23,13 +23,28 @@ LANES_INLINE void finish(const MatmulArgs& a, int row, int tile, Float y) {
   store(out, a.accumulate ? add(load(out), y) : y);
 }
 
+LANES_INLINE void fetchNear(const void* from, size_t bytes) {
+  for (size_t i = 0; i < bytes; i += 64) __builtin_prefetch(static_cast<const char*>(from) + i, 0, 3);
+}
+LANES_INLINE void fetchSoon(const void* from, size_t bytes) {
+  for (size_t i = 0; i < bytes; i += 64) __builtin_prefetch(static_cast<const char*>(from) + i, 0, 2);
+}
+// For what is read once and comes from memory the next time anyway: the other caches keep what is used between passes.
+LANES_INLINE void fetchOnce(const void* from, size_t bytes) {
+  for (size_t i = 0; i < bytes; i += 64) __builtin_prefetch(static_cast<const char*>(from) + i, 0, 0);
+}
+LANES_INLINE void fetchWeights(bool once, const void* from, size_t bytes) {
+  if (once) fetchOnce(from, bytes);
+  else fetchNear(from, bytes);
+}
+
 #include "unpack.inl"
 
 template <WeightType type> void matmulQuantised(const MatmulArgs& a);  // of the including file
 
-// piece(Constant<rows>, Constant<tiles>, row, tile) for all of a product, `tiles` being 2 for a pair of tiles where `most`
-// allows it, in pieces of up to `mostRows` rows, equally many. Within a step of rows, a tile's weights stay in the first
-// cache while the rows go past it.
+// piece(Constant<rows>, Constant<tiles>, row, tile) for all of a product, `tiles` being 2 for a pair of tiles where
+// `mostTiles` allows it, in pieces of up to `mostRows` rows, equally many. Within a step of rows, a tile's weights stay in
+// the first cache while the rows go past it.
 template <int mostRows, int mostTiles, class F>
 LANES_INLINE void forEachPiece(const MatmulArgs& a, F piece) {
   const int step = stepRows(a.xStride);
@@ -189,13 +204,6 @@ template <bool half>
 LANES_INLINE Float loadCached(const void* block, size_t index) {
   if constexpr (half) return loadHalf(static_cast<const uint16_t*>(block) + index);
   else return load(static_cast<const float*>(block) + index);
-}
-
-inline void fetchNear(const void* from, size_t bytes) {
-  for (size_t i = 0; i < bytes; i += 64) __builtin_prefetch(static_cast<const char*>(from) + i, 0, 3);
-}
-inline void fetchSoon(const void* from, size_t bytes) {
-  for (size_t i = 0; i < bytes; i += 64) __builtin_prefetch(static_cast<const char*>(from) + i, 0, 2);
 }
 
 LANES_INLINE Float capped(Float x, float cap) { return mul(tanh16(mul(x, broadcast(1.0f / cap))), broadcast(cap)); }

@@ -20,6 +20,7 @@ template <WeightType type, int rows, int tiles>
 [[gnu::noinline]] void quantisedTiles(const MatmulArgs& a, int row, int tile) {
   constexpr int quantBytes = type == WeightType::Q8_0 ? 512 : 256, blockBytes = int(tileBytes(type, kBlock));
   const int blocks = a.k / kBlock;
+  const bool once = a.streamed && rows == a.rows;
   const __m256i ones = _mm256_set1_epi16(1);
   const uint8_t* x[rows];
   __m256 y[tiles][rows][2];
@@ -31,8 +32,7 @@ template <WeightType type, int rows, int tiles>
   const uint8_t* blockPair = at.first;
   const size_t scalesAt = size_t(a.k), scaledSumsAt = scalesAt + size_t(blocks) * 4, sumsAt = scaledSumsAt + size_t(blocks) * 4;
   for (int b = 0; b < blocks; b++, blockPair += at.step) {
-    for (int line = 0; line < tiles * blockBytes; line += 64)
-      _mm_prefetch(reinterpret_cast<const char*>(blockPair + kPrefetchBytes + line), _MM_HINT_T0);
+    fetchWeights(once, blockPair + kPrefetchBytes, size_t(tiles * blockBytes));
     for (int part = 0; part < 2 * tiles; part++) {  // 8 columns
       const int half = part % 2;
       const uint8_t* block = blockPair + part / 2 * blockBytes;
@@ -116,6 +116,7 @@ template <WeightType type, int rows>
   constexpr int most = unpackedMost(type);
   constexpr int zero = most > 127 ? 0 : unpackedZero(type);  // larger bytes become signed, without a zero point
   const int blocks = a.k / kBlock;
+  const bool once = a.streamed && rows == a.rows;
   const uint8_t* x[rows];
   __m256 y[rows][2];
   for (int r = 0; r < rows; r++) {
@@ -132,8 +133,7 @@ template <WeightType type, int rows>
     unpackScales<type>(block, scales);
     const uint8_t* quants = block + quantsOffset(type);
     for (int s = 0; s < scalesPerBlock; s++, quants += quantBytes) {
-      for (int line = 0; line < quantBytes; line += 64)
-        _mm_prefetch(reinterpret_cast<const char*>(quants + kPrefetchBytes + line), _MM_HINT_T0);
+      fetchWeights(once, quants + kPrefetchBytes, size_t(quantBytes));
       for (int half = 0; half < 2; half++) {  // 8 of the 16 columns
         size_t place = size_t(first + s);
         asm volatile("" : "+r"(place));  // as in quantisedTile

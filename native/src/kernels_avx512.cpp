@@ -28,6 +28,7 @@ template <WeightType type, int rows, int tiles>
   constexpr int zeroShift = type == WeightType::Q8_0 ? 7 : 3;  // the weights' zero point is 128 or 8
   constexpr int chains = rows * tiles < 4 ? 2 : 1;             // sums that a dot product of a block is cut into
   const int blocks = a.k / kBlock;
+  const bool once = a.streamed && rows == a.rows;
   const uint8_t* x[rows];
   __m512 y[tiles][rows];
   for (int r = 0; r < rows; r++) {
@@ -38,8 +39,7 @@ template <WeightType type, int rows, int tiles>
   const uint8_t* block = at.first;
   const size_t scalesAt = size_t(a.k), scaledSumsAt = scalesAt + size_t(blocks) * 4, sumsAt = scaledSumsAt + size_t(blocks) * 4;
   for (int b = 0; b < blocks; b++, block += at.step) {
-    for (int line = 0; line < tiles * blockBytes; line += 64)
-      _mm_prefetch(reinterpret_cast<const char*>(block + kPrefetchBytes + line), _MM_HINT_T0);
+    fetchWeights(once, block + kPrefetchBytes, size_t(tiles * blockBytes));
     __m512i acc[tiles][rows][chains];
     for (int t = 0; t < tiles; t++)
       for (int r = 0; r < rows; r++) {
@@ -99,6 +99,7 @@ template <WeightType type, int rows>
   constexpr bool minima = hasMinima(type), halfBlocks = hasHalfBlocks(type);
   constexpr int zero = unpackedZero(type);
   const int blocks = a.k / kBlock;
+  const bool once = a.streamed && rows == a.rows;
   const uint8_t* x[rows];
   __m512 y[rows];
   for (int r = 0; r < rows; r++) {
@@ -111,13 +112,11 @@ template <WeightType type, int rows>
   const size_t halfSumsAt = sumsAt + size_t(blocks) * 4;
   UnpackedScales scales;
   for (int first = 0; first < blocks; first += scalesPerBlock, block += at.step) {
-    for (int line = 0; line < quantsOffset(type); line += 64)
-      _mm_prefetch(reinterpret_cast<const char*>(block + kPrefetchBytes + line), _MM_HINT_T0);
+    fetchWeights(once, block + kPrefetchBytes, size_t(quantsOffset(type)));
     unpackScales<type>(block, scales);
     const uint8_t* quants = block + quantsOffset(type);
     for (int s = 0; s < scalesPerBlock; s++, quants += quantBytes) {
-      for (int line = 0; line < quantBytes; line += 64)
-        _mm_prefetch(reinterpret_cast<const char*>(quants + kPrefetchBytes + line), _MM_HINT_T0);
+      fetchWeights(once, quants + kPrefetchBytes, size_t(quantBytes));
       const int b = first + s;
       Part w[8];
       unpack<type, Part>(quants, w);

@@ -36,6 +36,9 @@ Range share(int total, int chunk, int chunks) {
   return {int(int64_t(total) * chunk / chunks), int(int64_t(total) * (chunk + 1) / chunks)};
 }
 
+// More than the caches of processors hold, as a rule.
+constexpr size_t kMostCached = size_t(64) << 20;
+
 constexpr int kStepTiles = 8;
 constexpr int kStepFloats = (64 + 8 * kStepTiles) * kLanes;
 
@@ -147,6 +150,9 @@ Program::Program(std::shared_ptr<Core> core, ProgramSpec spec) : core_(std::move
   }
   checkOps();
   findStages();
+  size_t weightBytes = 0;
+  for (const auto& weight : spec_.weights) weightBytes += Weight::packedBytes(int(weight->type), weight->rows, weight->k);
+  streamed_ = weightBytes > kMostCached;
   memory_ = Memory(total);
   for (size_t i = 0; i < buffers_.size(); i++) buffers_[i].data = memory_.data() + offsets[i];
   // The rows of a decoding pass are touched now, or the first pass of each length would seem dear to whoever measures.
@@ -568,7 +574,7 @@ void Program::execute(Pass& pass, int op, int chunk, int chunks, int thread) {
       float g[kStepFloats], u[kStepFloats];
       forSteps(tiles, rowsOf(f[1]), in.rowBytes, [&](int tile, int count, int row, int n) {
         const int stride = count * kLanes;
-        MatmulArgs args{gate.data(), gate.k, gate.paired, tile, tile + count, in.data + in.rowBytes * size_t(row), in.rowBytes, n, g, size_t(stride), false};
+        MatmulArgs args{gate.data(), gate.k, gate.paired, tile, tile + count, in.data + in.rowBytes * size_t(row), in.rowBytes, n, g, size_t(stride), false, streamed_};
         product(k, gate, quantised)(args);
         args.weights = up.data();
         args.paired = up.paired;
@@ -634,7 +640,7 @@ void Program::execute(Pass& pass, int op, int chunk, int chunks, int thread) {
                  [&](int expert, int tile, int count, const uint8_t* x, size_t xStride, const int* slots, int n) {
         const int stride = count * kLanes;
         const int first = expert * tiles + tile;
-        MatmulArgs args{gate.data(), gate.k, gate.paired, first, first + count, x, xStride, n, g, size_t(stride), false};
+        MatmulArgs args{gate.data(), gate.k, gate.paired, first, first + count, x, xStride, n, g, size_t(stride), false, streamed_};
         product(k, gate, quantised)(args);
         args.weights = up.data();
         args.paired = up.paired;
@@ -653,7 +659,7 @@ void Program::execute(Pass& pass, int op, int chunk, int chunks, int thread) {
                  [&](int expert, int tile, int count, const uint8_t* x, size_t xStride, const int* slots, int n) {
         const int stride = count * kLanes;
         const int first = expert * tiles + tile;
-        product(k, w, quantised)({w.data(), w.k, w.paired, first, first + count, x, xStride, n, y, size_t(stride), false});
+        product(k, w, quantised)({w.data(), w.k, w.paired, first, first + count, x, xStride, n, y, size_t(stride), false, streamed_});
         for (int i = 0; i < n; i++) std::memcpy(floats(f[4], slots[i]) + tile * kLanes, y + i * stride, size_t(stride) * 4);
       });
       break;
@@ -773,11 +779,11 @@ void Program::matmul(const int32_t* f, float scalar, int rows, int chunk, int ch
   const Finish finish = Finish(f[6]);
   if (!bias && finish == Finish::Scale && scalar == 1.0f)
     return run({w.data(), w.k, w.paired, tiles.begin, tiles.end, in.data, in.rowBytes, rows,
-                reinterpret_cast<float*>(out.data) + tiles.begin * kLanes, out.rowBytes / 4, accumulate});
+                reinterpret_cast<float*>(out.data) + tiles.begin * kLanes, out.rowBytes / 4, accumulate, streamed_});
   float y[kStepFloats];
   forSteps(tiles, rows, in.rowBytes, [&](int tile, int count, int row, int n) {
     const int stride = count * kLanes, column = tile * kLanes, columns = std::min(stride, w.rows - column);
-    run({w.data(), w.k, w.paired, tile, tile + count, in.data + in.rowBytes * size_t(row), in.rowBytes, n, y, size_t(stride), false});
+    run({w.data(), w.k, w.paired, tile, tile + count, in.data + in.rowBytes * size_t(row), in.rowBytes, n, y, size_t(stride), false, streamed_});
     for (int i = 0; i < n; i++) {
       float* from = y + i * stride;
       float* to = floats(f[3], row + i) + column;

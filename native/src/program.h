@@ -147,6 +147,7 @@ class Program {
   ProgramSpec spec_;
   Memory memory_;
   std::vector<Buffer> buffers_;
+  bool streamed_ = false;  // MatmulArgs
   std::vector<std::vector<Part>> stages_;  // operators that may run side by side, with their chunks in this pass
   std::vector<int> chunks_;                // of each stage, and of the picks
   int plannedRows_ = -1, plannedOutputs_ = -1;

@@ -133,7 +133,7 @@ void testMatmul(int typeIndex, bool quantised) {
   const size_t outStride = size_t(tiles) * kLanes + size_t(between(0, 3));
   const std::vector<float> before = values(size_t(rows - 1) * outStride + size_t(tiles) * kLanes);
   std::vector<float> expected = before, found = before;
-  MatmulArgs args{weights.data(), k, quantised && tiles % 2 == 0, tileBegin, tileEnd, x.data(), xStride, rows, expected.data(), outStride, oneIn(2)};
+  MatmulArgs args{weights.data(), k, quantised && tiles % 2 == 0, tileBegin, tileEnd, x.data(), xStride, rows, expected.data(), outStride, oneIn(2), oneIn(2)};
   const auto of = [&](const Kernels& t) { return quantised ? t.matmulQuantised[typeIndex] : t.matmulFloat[typeIndex]; };
   of(reference())(args);
   args.out = found.data();
@@ -162,7 +162,7 @@ void testAllHalves() {
   const float one = 1;
   std::vector<float> expected(halves.size()), found(halves.size());
   MatmulArgs args{reinterpret_cast<const uint8_t*>(halves.data()), 1, false, 0, int(halves.size()) / kLanes, &one, 4, 1,
-                  expected.data(), halves.size(), false};
+                  expected.data(), halves.size(), false, false};
   reference().matmulFloat[1](args);
   args.out = found.data();
   table->matmulFloat[1](args);

@@ -32,8 +32,6 @@ const RATIO_QUANTILE = 0.1;
 /** A length that costs so many times what the prior says may have been measured beside another process. */
 const DEAR = 1.25;
 const PATIENCE = 24;
-/** So many disturbed passes in a row are what passes are like here. */
-const DISTURBED = 12;
 
 /** What one position of the text's past adds to a pass, as parts of a pass over a single token without a past. */
 export interface PastCost {
@@ -78,7 +76,6 @@ export class CostModel {
   readonly #dueAt: Float64Array;
   readonly #patience: Float64Array;
   #passes = 0;
-  #disturbed = 0;
   #shared: SharedPass | undefined;
 
   constructor(maxStep: number, past: PastCost = { read: 0, attend: 0 }) {
@@ -106,10 +103,10 @@ export class CostModel {
   }
 
   /** A pass that had rows of several texts; each of them tells, the first one counts, with its own past. */
-  observeShared(pass: SharedPass, past = 0, disturbed = false): void {
+  observeShared(pass: SharedPass, past = 0): void {
     if (pass === this.#shared || pass.filled > 0) return;
     this.#shared = pass;
-    this.observe(pass.rows, pass.coreMs, past, disturbed);
+    this.observe(pass.rows, pass.coreMs, past);
   }
 
   /**
@@ -127,14 +124,9 @@ export class CostModel {
     return this.#single * this.#units(length, past);
   }
 
-  /**
-   * A pass of `length` tokens behind `past` positions took so many milliseconds. `disturbed`: another process took a
-   * processor core meanwhile; it does not count, unless most are.
-   */
-  observe(length: number, ms: number, past = 0, disturbed = false): void {
+  /** A pass of `length` tokens behind `past` positions took so many milliseconds. */
+  observe(length: number, ms: number, past = 0): void {
     if (length > this.maxLength || !(ms > 0)) return;
-    this.#disturbed = disturbed ? this.#disturbed + 1 : 0;
-    if (disturbed && this.#disturbed < DISTURBED) return;
     const slot = this.#passes % WINDOW;
     this.#lengths[slot] = length;
     this.#times[slot] = ms;

@@ -34,8 +34,6 @@ export interface DecodeOptions {
   readonly stats?: DecodeStats;
   /** Milliseconds from any origin. Default: `performance.now`. */
   readonly now?: () => number;
-  /** How often another process has taken a core from this one. Default: as the system counts it. */
-  readonly interruptions?: () => number;
 }
 
 export type Verification = "coupled" | "rejection";
@@ -97,7 +95,7 @@ export async function* decode(
 ): AsyncGenerator<DecodedStep, void, undefined> {
   const { drafter, planner, sampling, maxTokens, endIds, top = 0, trace = false, signal } = options;
   const rowTop = Math.max(top, drafter.top ?? 0);
-  const { stats = newStats(), now = () => performance.now(), interruptions = countInterruptions } = options;
+  const { stats = newStats(), now = () => performance.now() } = options;
   // The whole text, the last token included, must fit the context.
   const room = sequence.context - sequence.tokens.length - 1;
   const limit = Math.min(maxTokens, room);
@@ -130,7 +128,6 @@ export async function* decode(
         : proposed;
     const pass = assemble(last, draft, planner, most);
     const draftMs = now() - start;
-    const before = interruptions();
 
     const result = await sequence.step(pass.tokens, {
       parents: pass.parents,
@@ -141,7 +138,6 @@ export async function* decode(
       masks: guide && masksOf(pass.tokens, pass.parents, guide),
       signal,
     });
-    const disturbed = interruptions() !== before;
     const { tokens, path } = rejects
       ? reject(pass, draft, result, sampling, sequence.tokens, endIds)
       : verify(pass.tokens, pass.parents, result.picks, endIds, pass.padding);
@@ -172,7 +168,6 @@ export async function* decode(
       proposed: proposed?.tokens.length ?? 0,
       drafted,
       emitted: tokens.length,
-      disturbed,
       shared: result.shared,
     });
     count(stats, pass, path);
@@ -242,8 +237,6 @@ function uniformAt(seed: number, position: number, draw: number): number {
   }
   return (h >>> 0) / 2 ** 32;
 }
-
-const countInterruptions = () => process.resourceUsage().involuntaryContextSwitches;
 
 const NOTHING = {
   tokens: [],

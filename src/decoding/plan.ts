@@ -18,8 +18,6 @@ export interface PassCost {
   readonly drafted: number;
   /** Tokens that the pass emitted. */
   readonly emitted: number;
-  /** Another process took a processor core meanwhile; default false. */
-  readonly disturbed?: boolean;
   /** Where other texts' rows were in the pass too. */
   readonly shared?: SharedPass | undefined;
 }
@@ -133,8 +131,8 @@ export function adaptiveLength(costs: CostModel): Planner {
     },
     observe(pass) {
       const { shared } = pass;
-      if (shared === undefined) costs.observe(pass.length, pass.coreMs, past, pass.disturbed);
-      else costs.observeShared(shared, past, pass.disturbed);
+      if (shared === undefined) costs.observe(pass.length, pass.coreMs, past);
+      else costs.observeShared(shared, past);
       texts = shared?.steps ?? 1;
       others = shared === undefined ? 0 : shared.rows + shared.filled - pass.length;
       const single = costs.ms(1, past);

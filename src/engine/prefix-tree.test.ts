@@ -89,7 +89,8 @@ test("what costs more to compute again outlives what costs less", () => {
 test("a text that just ended is found, however famous those that fill the tree", () => {
   const { pool, tree } = filled([numbers(32, 1), numbers(32, 2)], 100, 4);
   for (let n = 0; n < 20; n++)
-    for (const seed of [1, 2]) for (const block of tree.find(numbers(32, seed), 32).table) pool.release(block);
+    for (const seed of [1, 2])
+      for (const block of tree.find(numbers(32, seed), 32).table) pool.release(block);
   const ended = [99, ...numbers(30, 3)];
   tree.insert(ended, pool.take(2));
   expect(tree.find(ended, 31).length).toBe(31);
