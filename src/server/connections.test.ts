@@ -6,12 +6,18 @@ import { watchConnections } from "./connections.js";
 import { defaultLimits } from "./limits.js";
 import { createRefuse } from "./refusal.js";
 
-/** Connects, asks some time later, and tells the first line of the answer: beside the thread that is held up. */
+/** Connects, asks once the server is held up, and tells the first line of the answer. */
 const client = `
   const { parentPort, workerData } = require("node:worker_threads");
+  const { port, bytes, state } = workerData;
   let text = "";
-  const socket = require("node:net").connect(workerData.port, "127.0.0.1", () =>
-    setTimeout(() => socket.write(workerData.bytes), 100));
+  const socket = require("node:net").connect(port, "127.0.0.1", () => {
+    Atomics.wait(state, 0, 0);
+    socket.write(bytes, () => {
+      Atomics.store(state, 0, 2);
+      Atomics.notify(state, 0);
+    });
+  });
   socket.on("data", (chunk) => { text += chunk; });
   socket.on("close", () => parentPort.postMessage(text.split("\\r\\n")[0]));
 `;
@@ -25,12 +31,18 @@ test.each([
   );
   const refuse = createRefuse({ http: () => undefined }, { info: () => undefined } as never);
   watchConnections(http, defaultLimits, refuse);
-  // Until the request is late and has long come; then what checks for late requests runs before anything is read.
-  http.once("connection", () => Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, 1500));
+  const state = new Int32Array(new SharedArrayBuffer(4)); // 1: the server is held up, 2: the request is sent
+  http.once("connection", () => {
+    Atomics.store(state, 0, 1);
+    Atomics.notify(state, 0);
+    Atomics.wait(state, 0, 1);
+    // Until the request is late; then what checks for late requests runs before anything is read.
+    Atomics.wait(state, 0, 2, 1000);
+  });
   await new Promise<void>((resolve) => http.listen(0, "127.0.0.1", resolve));
   const worker = new Worker(client, {
     eval: true,
-    workerData: { port: (http.address() as AddressInfo).port, bytes },
+    workerData: { port: (http.address() as AddressInfo).port, bytes, state },
   });
   expect(await new Promise((resolve) => worker.once("message", resolve))).toBe(expected);
   http.close();
