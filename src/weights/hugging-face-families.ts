@@ -91,7 +91,7 @@ const llama: Family = {
   defaults: { max_position_embeddings: 2048, rms_norm_eps: 1e-6 },
   keys: decoderKeys,
   activations: ["silu"],
-  metadata: (c) => ({ ...rotary(c), "rope.dimension_count": headDim(c) }),
+  metadata: (c) => ({ ...rotary(c, true), "rope.dimension_count": headDim(c) }),
   tensors: llamaTensors,
   ignored: [/\.rotary_emb\.inv_freq$/],
   extraTensors: llama3Factors,
@@ -166,7 +166,7 @@ const smollm3: Family = {
         "does not leave out every fourth layer, which is all that is supported",
         "ERR_MODEL_UNSUPPORTED",
       );
-    return llama.metadata(c);
+    return { ...rotary(c), "rope.dimension_count": headDim(c) };
   },
 };
 
@@ -187,7 +187,7 @@ const cohere2: Family = {
   activations: ["silu"],
   metadata: (c) => ({
     "rope.scaling.type": "none",
-    ...rotary(c),
+    ...rotary(c, true),
     "rope.dimension_count": Math.trunc(headDim(c) * (c.number("rotary_pct") ?? 1)),
     "attention.sliding_window_pattern": windowPattern(c),
   }),
@@ -470,11 +470,12 @@ function ropeSettings(c: Config): { base: number | undefined; scaling: Config | 
 const scalingType = (scaling: Config | undefined) =>
   scaling?.text("rope_type") ?? scaling?.text("type") ?? "default";
 
-function rotary(c: Config): Record<string, MetadataValue | undefined> {
+/** `factors`: the model takes those of Llama 3, which are a tensor. */
+function rotary(c: Config, factors = false): Record<string, MetadataValue | undefined> {
   const { base, scaling } = ropeSettings(c);
   const keys = { "rope.freq_base": base ?? 10_000 };
   const type = scalingType(scaling);
-  if (type === "default" || type === "llama3") return keys; // llama3: a tensor of factors
+  if (type === "default" || (factors && type === "llama3")) return keys;
   if (type === "linear")
     return { ...keys, "rope.scaling.type": "linear", "rope.scaling.factor": scaling!.required("factor") };
   if (type === "yarn" && scaling!.number("attention_factor") === undefined)
@@ -488,7 +489,7 @@ function rotary(c: Config): Record<string, MetadataValue | undefined> {
     };
   throw scaling!.error(
     "rope_type",
-    `is ${JSON.stringify(type.slice(0, 40))}; supported: default, linear, llama3, yarn`,
+    `is ${JSON.stringify(type.slice(0, 40))}; supported: default, linear, ${factors ? "llama3, " : ""}yarn`,
     "ERR_MODEL_UNSUPPORTED",
   );
 }

@@ -260,6 +260,12 @@ describe("folders", () => {
       "dynamic",
     ],
     [
+      "with a stretch that its kind does not have",
+      (c) => ({ ...c, model_type: "qwen2", rope_scaling: { rope_type: "llama3", factor: 8 } }),
+      "ERR_MODEL_UNSUPPORTED",
+      '"llama3"; supported: default, linear, yarn',
+    ],
+    [
       "with texts for numbers",
       (c) => ({ ...c, hidden_size: "64" }),
       "ERR_MODEL_FORMAT",
