@@ -42,7 +42,7 @@ const cost = (n, past) =>
   (ms[n - 1] ?? ms.at(-1) + (n - ms.length) * (ms.at(-1) - ms.at(-2))) + past * (read + n * attend);
 const costs = new CostModel(64, pastCost(23040, 34560, 98e6));
 const memory = new DraftMemory();
-if (values.learned && !memory.load(readFileSync(values.learned), 49152))
+if (values.learned && !(await memory.load(readFileSync(values.learned), 49152)))
   throw new Error(`${values.learned} is not what was learned`);
 const engine = values.engine ? await openEngine() : undefined;
 const groups = new Map();

@@ -26,7 +26,8 @@ async function model(content: string): Promise<ModelSource> {
 
 async function learnSomething(source: ModelSource, tokens = 100): Promise<void> {
   const memory = new DraftMemory(64);
-  const learned = await LearnedFile.open(memory, source, 10, folder);
+  const learned = await LearnedFile.open(memory, source, folder);
+  await learned.fill(10);
   memory.ngrams.add(TAG, 2);
   learned.learned(tokens);
   await learned.save();
@@ -34,7 +35,7 @@ async function learnSomething(source: ModelSource, tokens = 100): Promise<void> 
 
 async function reopened(source: ModelSource, cache: string | undefined = folder): Promise<DraftMemory> {
   const memory = new DraftMemory(64);
-  await LearnedFile.open(memory, source, 10, cache);
+  await (await LearnedFile.open(memory, source, cache)).fill(10);
   return memory;
 }
 
@@ -42,7 +43,7 @@ describe("LearnedFile", () => {
   test("the embedded model starts with what ships beside it", async () => {
     const memory = new DraftMemory();
     const file = await openGguf(embeddedModel);
-    await LearnedFile.open(memory, file, 49152, undefined);
+    await (await LearnedFile.open(memory, file, undefined)).fill(49152);
     await file[Symbol.asyncDispose]();
     expect(memory.ngrams.save().length).toBeGreaterThan(1_000_000);
   });
@@ -60,7 +61,7 @@ describe("LearnedFile", () => {
 
   test("is not written for a few tokens, nor without a folder", async () => {
     await learnSomething(await model("one"), 3);
-    const learned = await LearnedFile.open(new DraftMemory(64), await model("one"), 10, undefined);
+    const learned = await LearnedFile.open(new DraftMemory(64), await model("one"), undefined);
     learned.learned(1000);
     await learned.save();
     expect(await readdir(folder)).toEqual(["model.gguf"]);

@@ -2,7 +2,7 @@ import { createHash, randomUUID } from "node:crypto";
 import { mkdir, open, readFile, rename, rm, writeFile } from "node:fs/promises";
 import os from "node:os";
 import path from "node:path";
-import type { DraftMemory } from "../decoding/memory.js";
+import { DraftMemory } from "../decoding/memory.js";
 import type { ModelSource } from "../weights/model-source.js";
 
 /** Fewer tokens than this are not worth a file. */
@@ -18,32 +18,56 @@ const SAVE_EVERY_MS = 10 * 60_000;
 export class LearnedFile {
   readonly #memory: DraftMemory;
   readonly #file: string | undefined;
+  /** Not looked at yet. */
+  readonly #candidates: string[];
+  #unpacked: Promise<Buffer | undefined> | undefined;
   #tokens = 0;
   #savedAt = Date.now();
   #saving: Promise<void> | undefined;
 
-  private constructor(memory: DraftMemory, file: string | undefined) {
+  private constructor(memory: DraftMemory, file: string | undefined, candidates: string[]) {
     this.#memory = memory;
     this.#file = file;
+    this.#candidates = candidates;
   }
 
   /**
-   * Fills the memory from the user's file, or else from one that lies beside the model (NAME.learned beside NAME.gguf).
-   * Without `folder` nothing of the user's is read or written.
+   * Finds the user's file, or else the one that lies beside the model (NAME.learned beside NAME.gguf), and begins to
+   * unpack it off the main thread. Without `folder` nothing of the user's is read or written.
    */
   static async open(
     memory: DraftMemory,
     source: ModelSource,
-    vocab: number,
     folder: string | undefined,
   ): Promise<LearnedFile> {
-    const file = folder && path.join(folder, "learned", `${await fingerprint(source)}.learned`);
+    // A model file that cannot be read any more is told by whoever reads its weights.
+    const name = folder && (await fingerprint(source).catch(() => undefined));
+    const file = folder && name && path.join(folder, "learned", `${name}.learned`);
     const beside = source.path.replace(/\.gguf$/, ".learned");
-    for (const candidate of [file, beside === source.path ? undefined : beside]) {
-      const bytes = candidate && (await readFile(candidate).catch(() => undefined));
-      if (bytes && memory.load(bytes, vocab)) break;
+    const candidates = [file, beside === source.path ? undefined : beside];
+    const learned = new LearnedFile(
+      memory,
+      file,
+      candidates.filter((candidate) => candidate !== undefined),
+    );
+    await learned.#readNext();
+    return learned;
+  }
+
+  async #readNext(): Promise<void> {
+    this.#unpacked = undefined;
+    for (let file = this.#candidates.shift(); file; file = this.#candidates.shift()) {
+      const bytes = await readFile(file).catch(() => undefined);
+      if (bytes === undefined) continue;
+      this.#unpacked = DraftMemory.unpack(bytes);
+      return;
     }
-    return new LearnedFile(memory, file);
+  }
+
+  /** Fills the memory with what was found; token ids are below `vocab`. */
+  async fill(vocab: number): Promise<void> {
+    while (this.#unpacked && !this.#memory.add(await this.#unpacked, vocab)) await this.#readNext();
+    this.#unpacked = undefined;
   }
 
   /** So many tokens more were written. Saves now and then, in the background. */

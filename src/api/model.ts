@@ -307,15 +307,15 @@ export class Model implements AsyncDisposable {
   /** @internal */
   static async open(file: string, options: LoadOptions, source = file): Promise<Model> {
     await using weights = await openModelSource(file, options.quantize);
+    const memory = new DraftMemory();
+    const folder = options.learn === false ? undefined : cacheFolder();
+    // Unpacked on another thread while this one makes the tokenizer.
+    const learned = await LearnedFile.open(memory, weights, folder);
     const tokenizer = openTokenizer(weights);
     const fallback = tokenizer.chatTemplates.size === 0 ? fallbackTemplate(tokenizer) : undefined;
     const template = new ChatTemplate(fallback?.template ?? tokenizer.chatTemplates);
     try {
-      const memory = new DraftMemory();
-      const folder = options.learn === false ? undefined : cacheFolder();
-      // Beside the weights, whose reading takes longer.
-      const learning = LearnedFile.open(memory, weights, tokenizer.vocabSize, folder);
-      learning.catch(() => undefined); // where the weights fail, that error tells
+      await learned.fill(tokenizer.vocabSize);
       const engine = await Engine.load(weights, options);
       if (tokenizer.vocabSize > engine.config.vocab) {
         await engine[Symbol.asyncDispose]();
@@ -339,7 +339,7 @@ export class Model implements AsyncDisposable {
         precise: options.precise ?? false,
         warnings: fallback === undefined ? tokenizer.warnings : [...tokenizer.warnings, fallback.warning],
       };
-      return new Model(engine, tokenizer, template, info, memory, await learning, tuned);
+      return new Model(engine, tokenizer, template, info, memory, learned, tuned);
     } catch (error) {
       template.close();
       throw error;

@@ -51,15 +51,16 @@ export async function measureDecoding(
     return result;
   };
   const known = await model.draftMemory.save();
-  const fresh = () => {
+  const fresh = async () => {
     const memory = new DraftMemory();
-    memory.load(known, model.tokenizer.vocabSize);
+    await memory.load(known, model.tokenizer.vocabSize);
     return memory;
   };
   for (const strategy of strategies) await answer(prompts[0]!, strategy); // warm-up
   const runs: Run[] = [];
   for (let repetition = 0; repetition < repetitions; repetition++) {
-    const memories = new Map(strategies.map((strategy) => [strategy, fresh()]));
+    const memories = new Map<Strategy, DraftMemory>();
+    for (const strategy of strategies) memories.set(strategy, await fresh());
     for (const [i, prompt] of prompts.entries()) {
       onPrompt?.(repetition, i);
       const answers: { strategy: Strategy; tokens: string; stats: DecodeStats }[] = [];

@@ -31,7 +31,7 @@ async function taught(): Promise<DraftMemory> {
 test("what was learned is there again after saving and loading, estimates included", async () => {
   const memory = await taught();
   const loaded = new DraftMemory(1 << 10);
-  expect(loaded.load(await memory.save(), 100)).toBe(true);
+  expect(await loaded.load(await memory.save(), 100)).toBe(true);
   const before = await propose(memory, [50, 5, 6]);
   const after = await propose(loaded, [50, 5, 6]);
   expect(before.tokens.slice(0, 3)).toEqual([7, 8, 9]);
@@ -45,11 +45,11 @@ test("another vocabulary's file, and damaged ones, are refused whole", async () 
   const saved = await (await taught()).save();
   const empty = async (memory: DraftMemory) => expect((await propose(memory, [50, 5, 6])).tokens).toEqual([]);
   const small = new DraftMemory(1 << 10);
-  expect(small.load(saved, 9)).toBe(false);
+  expect(await small.load(saved, 9)).toBe(false);
   await empty(small);
   for (const bytes of [Buffer.alloc(0), Buffer.from("no"), saved.subarray(0, saved.length >> 1)]) {
     const memory = new DraftMemory(1 << 10);
-    expect(memory.load(bytes, 100)).toBe(false);
+    expect(await memory.load(bytes, 100)).toBe(false);
     await empty(memory);
   }
   await fc.assert(
@@ -57,7 +57,7 @@ test("another vocabulary's file, and damaged ones, are refused whole", async () 
       const bytes = Buffer.from(saved);
       bytes[at] = byte;
       const memory = new DraftMemory(1 << 10);
-      memory.load(bytes, 100);
+      await memory.load(bytes, 100);
       // Whatever was taken: a byte of a counter may well change and nobody can tell.
       for (const token of (await propose(memory, [50, 5, 6])).tokens) expect(token).toBeLessThan(100);
     }),

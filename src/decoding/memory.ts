@@ -1,5 +1,5 @@
 import { promisify } from "node:util";
-import { brotliCompress, brotliDecompressSync, constants } from "node:zlib";
+import { brotliCompress, brotliDecompress, constants } from "node:zlib";
 import { Mixture, type SavedMixture } from "./mixture.js";
 import { NgramTable } from "./ngrams.js";
 import type { Predictor } from "./predictor.js";
@@ -55,9 +55,19 @@ export class DraftMemory {
   }
 
   /** Adds what `save` gave. False where the bytes are anything else, damaged ones for instance; then nothing is added. */
-  load(packed: Buffer, vocab: number): boolean {
+  async load(packed: Buffer, vocab: number): Promise<boolean> {
+    return this.add(await DraftMemory.unpack(packed), vocab);
+  }
+
+  /** Half of `load`, off the main thread. Undefined where the bytes are not packed. */
+  static unpack(packed: Buffer): Promise<Buffer | undefined> {
+    return unpack(packed, { maxOutputLength: MOST_BYTES, chunkSize: USUAL_BYTES }).catch(() => undefined);
+  }
+
+  /** The other half, with what `unpack` gave. */
+  add(bytes: Buffer | undefined, vocab: number): boolean {
+    if (bytes === undefined) return false;
     try {
-      const bytes = brotliDecompressSync(packed, { maxOutputLength: MOST_BYTES });
       if (bytes.toString("latin1", 0, MAGIC.length) !== MAGIC) return false;
       const from = MAGIC.length + 4;
       const to = from + bytes.readUInt32LE(MAGIC.length);
@@ -67,7 +77,7 @@ export class DraftMemory {
       this.#mixtures.clear();
       return true;
     } catch {
-      return false; // not brotli, not JSON, cut off
+      return false; // not JSON, cut off
     }
   }
 }
@@ -75,7 +85,10 @@ export class DraftMemory {
 /** With a number that changes with the meaning of tags, kinds or gates. */
 const MAGIC = "OUTRIDER-LEARNED-1";
 const pack = promisify(brotliCompress);
+const unpack = promisify(brotliDecompress);
 const MOST_BYTES = 64 * 2 ** 20;
+/** What fits is unpacked at one go, without waiting for the main thread in between. */
+const USUAL_BYTES = 8 * 2 ** 20;
 
 function areMixtures(value: unknown): value is Record<string, SavedMixture> {
   const numbers = (list: unknown) => Array.isArray(list) && list.every((n) => typeof n === "number");

@@ -25,8 +25,7 @@ export class NgramTable {
 
   /** `token` followed a context `times` times more. */
   add(tag: number, token: number, times = 1): void {
-    let slot = this.find(tag);
-    if (slot < 0) slot = this.#claim(tag);
+    const slot = this.#slotOf(tag);
     const first = slot * MOST_GUESSES;
     const last = first + MOST_GUESSES - 1;
     let at = first;
@@ -96,11 +95,11 @@ export class NgramTable {
     const tags = new Int32Array(buffer, 0, size);
     const tokens = new Int32Array(buffer, 4 * size, MOST_GUESSES * size);
     const counts = new Uint8Array(buffer, 4 * size * (1 + MOST_GUESSES));
-    if (tags.some((tag) => (tag & 1) === 0) || tokens.some((token) => token < 0 || token >= vocab))
-      return false;
+    // Plain loops: a process does this once, before it has compiled anything, and its first token waits for it.
+    for (let i = 0; i < tags.length; i++) if ((tags[i]! & 1) === 0) return false;
+    for (let i = 0; i < tokens.length; i++) if (tokens[i]! < 0 || tokens[i]! >= vocab) return false;
     for (let i = 0; i < size; i++) {
-      const known = this.find(tags[i]!);
-      const slot = known < 0 ? this.#claim(tags[i]!) : known;
+      const slot = this.#slotOf(tags[i]!);
       for (let rank = 0; rank < MOST_GUESSES; rank++) {
         this.#tokens[slot * MOST_GUESSES + rank] = tokens[rank * size + i]!;
         this.#counts[slot * MOST_GUESSES + rank] = counts[rank * size + i]!;
@@ -109,19 +108,28 @@ export class NgramTable {
     return true;
   }
 
-  #claim(tag: number): number {
+  /** Of a context that is known or takes a free slot, else that of the rarest. */
+  #slotOf(tag: number): number {
     const set = (tag >>> 3) & this.#mask & ~(WAYS - 1);
+    for (let slot = set; slot < set + WAYS; slot++) {
+      if (this.#tags[slot] === 0) this.#tags[slot] = tag;
+      if (this.#tags[slot] === tag) return slot;
+    }
+    return this.#replace(tag, set);
+  }
+
+  #replace(tag: number, set: number): number {
     let slot = set;
     for (let way = set; way < set + WAYS; way++)
       if (this.#counts[way * MOST_GUESSES]! < this.#counts[slot * MOST_GUESSES]!) slot = way;
     // Those that stay age, so that an old favourite gives way in the end.
     for (let way = set; way < set + WAYS; way++) {
       const count = this.#counts[way * MOST_GUESSES]!;
-      if (way !== slot && count > 1 && this.#counts[slot * MOST_GUESSES]! > 0)
+      if (way !== slot && count > 1)
         this.#counts[way * MOST_GUESSES] = Math.max(count - 1, this.#counts[way * MOST_GUESSES + 1]!);
     }
     this.#tags[slot] = tag;
-    this.#counts.fill(0, slot * MOST_GUESSES, (slot + 1) * MOST_GUESSES);
+    for (let at = slot * MOST_GUESSES; at < (slot + 1) * MOST_GUESSES; at++) this.#counts[at] = 0;
     return slot;
   }
 }
