@@ -1,14 +1,15 @@
 /**
  * Outrider beside node-llama-cpp, in one run on one machine, and the goals that the project set itself:
  *
- *   npm ci --prefix bench/peers && node bench/compare.mjs --prompts SPEC-BENCH.jsonl [--rounds 5] [--limit 4]
- *     [--speculation-tokens 256] [--out FILE]
+ *   npm ci --prefix bench/peers --ignore-scripts
+ *   node bench/compare.mjs --prompts SPEC-BENCH.jsonl [--rounds 5] [--limit 4] [--speculation-tokens 256] [--out FILE]
  *
- * Spec-Bench's own limit is 1,024 tokens an answer; 256, the default of the comparison of `auto` with `none`, flatters
- * drafting less, since a small model's long answers repeat themselves. SPEC-BENCH.jsonl: lines with `question_id`, `category`, `turns` (or `id`, `prompt_tokens`). Contenders take turns
- * round by round, each in a process of its own; medians over rounds are compared, never single runs. The peer gets the
- * embedded model in its own file's type and, requantised here, in the two types for which llama.cpp has fast kernels,
- * each with every thread setting; its best setting counts.
+ * SPEC-BENCH.jsonl: lines with `question_id`, `category`, `turns` (or `id`, `prompt_tokens`); `limit` of each category are
+ * taken. Spec-Bench's own limit is 1,024 tokens an answer; 256, the default of the comparison of `auto` with `none`,
+ * flatters drafting less, since a small model's long answers repeat themselves. Contenders take turns round by round, each
+ * in a process of its own; medians over rounds are compared, never single runs. The peer gets the embedded model in its own
+ * file's type and, requantised here, in the two types for which llama.cpp has fast kernels, each with every thread setting;
+ * its best setting counts.
  */
 import { spawn } from "node:child_process";
 import { mkdirSync, readFileSync, writeFileSync } from "node:fs";
@@ -16,7 +17,7 @@ import { availableParallelism, cpus } from "node:os";
 import path from "node:path";
 import { parseArgs } from "node:util";
 import { embeddedModel, load } from "../dist/index.js";
-import { jsonLines, median, round, sum } from "./measurement.mjs";
+import { jsonLines, median, required, round, sum } from "./measurement.mjs";
 
 const { values } = parseArgs({
   options: {
@@ -29,6 +30,7 @@ const { values } = parseArgs({
     only: { type: "string" },
   },
 });
+required(values, "prompts");
 const rounds = Number(values.rounds);
 const perCategory = Number(values.limit);
 const maxTokens = values["max-tokens"];

@@ -3,6 +3,16 @@ import { spawn } from "node:child_process";
 import { once } from "node:events";
 import path from "node:path";
 
+/** Ends a script that was started without these options. */
+export function required(values, ...names) {
+  const missing = names.filter((name) => values[name] === undefined);
+  if (missing.length === 0) return;
+  console.error(
+    `missing: ${missing.map((name) => `--${name}`).join(", ")}; the script's first lines say what it takes`,
+  );
+  process.exit(2);
+}
+
 export const round = (value, digits = 3) => Number(value.toFixed(digits));
 export const sum = (list) => list.reduce((a, b) => a + b, 0);
 

@@ -18,7 +18,7 @@ import { Engine } from "../dist/engine/engine.js";
 import { resolveSampling } from "../dist/engine/sampling.js";
 import { load } from "../dist/index.js";
 import { openGguf } from "../dist/weights/gguf.js";
-import { round, summary } from "./measurement.mjs";
+import { required, round, summary } from "./measurement.mjs";
 
 const PREFILL_TOKENS = 512;
 const START_TOKENS = 20;
@@ -41,6 +41,7 @@ const { values } = parseArgs({
     sizes: { type: "string", default: "1,2,3,4,6,8,16,64" },
   },
 });
+required(values, "file", "prompts", "mode");
 const { file, mode, strategy } = values;
 const passSizes = values.sizes.split(",").map(Number);
 const threads = Number(values.threads);

@@ -9,6 +9,7 @@
 import { createWriteStream, readFileSync } from "node:fs";
 import { parseArgs } from "node:util";
 import { embeddedModel, load } from "../dist/index.js";
+import { required } from "./measurement.mjs";
 
 const LONGEST_PROMPT = 1800;
 
@@ -22,6 +23,7 @@ const { values } = parseArgs({
     limit: { type: "string", default: "1000000" },
   },
 });
+required(values, "prompts", "out");
 const top = Number(values.top);
 const out = createWriteStream(values.out);
 const items = readFileSync(values.prompts, "utf8").trim().split("\n").slice(0, Number(values.limit));

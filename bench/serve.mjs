@@ -1,7 +1,7 @@
 /**
  * What `outrider serve` gives, through HTTP and the model's process, and node-llama-cpp batching the same requests:
  *
- *   npm ci --prefix bench/peers && node bench/serve.mjs [--rounds 3] [--max-tokens 96] [--only chats,first-token,queue]
+ *   npm ci --prefix bench/peers --ignore-scripts && node bench/serve.mjs [--rounds 3] [--max-tokens 96] [--only chats,first-token,queue]
  *
  * chats: tokens a second of 1, 4 and 8 chats at a time. The peer (where it is installed, and unless --types "") answers
  * the same prompts in this run, without HTTP, in its fastest types and with every count of threads, a new process each
@@ -84,7 +84,9 @@ async function together({ chat }, strategy, contents) {
 async function measureChats() {
   const peerThere = existsSync(path.join(here, "peers/node_modules/node-llama-cpp"));
   if (!peerThere)
-    console.error("node-llama-cpp is not installed (npm ci --prefix bench/peers): Outrider alone");
+    console.error(
+      "node-llama-cpp is not installed (npm ci --prefix bench/peers --ignore-scripts): Outrider alone",
+    );
   const peers = [];
   for (const type of peerThere ? values.types.split(",").filter(Boolean) : []) {
     const file = type === "Q4_1" ? embeddedModel : path.join(results, `SmolLM2-135M-Instruct.${type}.gguf`);

@@ -21,6 +21,7 @@ import { openStrategy } from "../dist/decoding/strategies.js";
 import { Engine } from "../dist/engine/engine.js";
 import { embeddedModel } from "../dist/index.js";
 import { openGguf } from "../dist/weights/gguf.js";
+import { required } from "./measurement.mjs";
 import { greedy, recordedSequence } from "./recorded-sequence.mjs";
 
 const { values } = parseArgs({
@@ -35,6 +36,7 @@ const { values } = parseArgs({
     limit: { type: "string", default: "1000000" },
   },
 });
+required(values, "record");
 const ms = values.ms.split(",").map(Number);
 const outside = Number(values.outside);
 const [read, attend] = values.past.split(",").map((us) => Number(us) / 1000);
