@@ -263,7 +263,8 @@ function assemble(last: number, draft: Draft | undefined, planner: Planner, most
   const chosen: number[] = [];
   if (draft !== undefined && draft.tokens.length > 0) {
     const place = new Map<number, number>([[-1, 0]]);
-    for (const index of planner.choose(reachOf(draft))) {
+    // What was drawn for rejection is not chosen from: which tokens were drawn must not decide how many count.
+    for (const index of draft.proposals ? draft.tokens.keys() : planner.choose(reachOf(draft))) {
       if (tokens.length > most) break;
       const parent = draft.parents === undefined ? index - 1 : draft.parents[index]!;
       place.set(index, tokens.length);

@@ -1,7 +1,7 @@
 import { describe, expect, test } from "vitest";
 import { decode } from "./decode.js";
 import { draftModel, type VocabularyView, vocabularyMismatch } from "./draft-model.js";
-import { fixedLength } from "./plan.js";
+import { fixedLength, type Planner } from "./plan.js";
 import { acceptanceRate, newStats } from "./stats.js";
 import { fakeSequence, GREEDY } from "./testing.js";
 
@@ -44,6 +44,39 @@ describe("draftModel", () => {
     await drafter.reset([1, 2, 3], { sampling: GREEDY });
     expect((await drafter.propose(8, () => 1)).tokens).toEqual([]);
     expect((await drafter.propose(8, () => 0)).tokens).toHaveLength(8);
+  });
+
+  test("with rejection a draft may be cut short, and texts are still distributed as the model's own", async () => {
+    const fake = { vocab: 6 };
+    // Cuts by the price of a place, and by what is known once the draft is there.
+    const cutting: Planner[] = [
+      { ...fixedLength(3), price: () => 0.35 },
+      { ...fixedLength(3), choose: (reach) => reach.flatMap((r, i) => (r > 0.35 ? [i] : [])) },
+    ];
+    const runs = 3000;
+    const counts = new Map<string, number[]>();
+    for (const [i, planner] of [fixedLength(0), ...cutting].entries()) {
+      using drafter = draftModel(fakeSequence(fake));
+      const stats = newStats();
+      for (let seed = 0; seed < runs; seed++) {
+        using target = fakeSequence(fake, [3]);
+        const text: number[] = [];
+        const options = { drafter, planner, verify: "rejection" as const, stats, endIds: new Set<number>() };
+        const sampling = { ...GREEDY, temperature: 1, seed: seed + i * runs };
+        for await (const { tokens } of decode(target, 1, { ...options, sampling, maxTokens: 2 }))
+          text.push(...tokens);
+        const row = counts.get(text.join()) ?? [0, 0, 0];
+        row[i]!++;
+        counts.set(text.join(), row);
+      }
+      if (i > 0) expect(stats.drafted).toBeGreaterThan(runs / 10);
+    }
+    for (const other of [1, 2]) {
+      const rows = [...counts.values()].filter((row) => row[0]! + row[other]! >= 10);
+      const statistic = rows.reduce((sum, r) => sum + (r[0]! - r[other]!) ** 2 / (r[0]! + r[other]!), 0);
+      expect(rows.length).toBeGreaterThan(15);
+      expect((statistic - rows.length) / Math.sqrt(2 * rows.length)).toBeLessThan(4);
+    }
   });
 
   test("disposes of its sequence", async () => {

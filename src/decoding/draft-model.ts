@@ -67,7 +67,11 @@ export function draftModel(
       while (tokens.length < limit) {
         const { picks, logprobs, logits } = await step(pass, { ...options, sampling: draws });
         sequence.keep(pass.map((_, row) => row));
-        const kind = kindOf(logprobs.at(-1)!);
+        const row = options.logits && logits?.subarray(logits.length - logits.length / picks.length);
+        const proposal = row ? warped(row, draws, [...text, ...tokens]) : undefined;
+        // Rejection is right for drafts that end where the text says, not the drawn token: dropping unlikely draws would
+        // leave a draft that was not drawn from its proposal.
+        const kind = kindOf(proposal ? largest(proposal) : Math.exp(logprobs.at(-1)!));
         const probability = calibration.estimate(kind);
         reach *= probability;
         if (reach < price(tokens.length + 1)) break;
@@ -75,10 +79,7 @@ export function draftModel(
         tokens.push(token);
         kinds.push(kind);
         probabilities.push(probability);
-        if (options.logits && logits) {
-          const row = logits.subarray(logits.length - logits.length / picks.length);
-          proposals.push(warped(row, draws, [...text, ...tokens.slice(0, -1)]));
-        }
+        if (proposal) proposals.push(proposal);
         pass = [token];
       }
       return { tokens, probabilities, ...(proposals.length > 0 ? { proposals } : undefined) };
@@ -91,9 +92,13 @@ export function draftModel(
 
 const KINDS = 10;
 
-/** By the probability that the draft model gave its token, in tenths. */
-function kindOf(logprob: number): number {
-  return Math.min(KINDS - 1, Math.max(0, Math.floor(KINDS * Math.exp(logprob)) || 0));
+/** By the probability that the draft model gave its token, in tenths; by its best token's where that must not count. */
+function kindOf(probability: number): number {
+  return Math.min(KINDS - 1, Math.max(0, Math.floor(KINDS * probability) || 0));
+}
+
+function largest(p: Float64Array): number {
+  return p.reduce((a, b) => Math.max(a, b), 0);
 }
 
 /** A model agrees with another about as often as it is sure; not measured. */
