@@ -618,6 +618,20 @@ describe("a draft model", () => {
     expect((await run("Hi", { maxTokens: 1 })).tokens).toHaveLength(1);
   });
 
+  test("with room for fewer texts than the model drafts for some, and none fails", async () => {
+    const small = goldenModel("quant-q4_0");
+    await using narrow = await load(small, { context: 64, sequences: 1 });
+    await using target = await load(small, { context: 256, sequences: 8, draftModel: narrow });
+    const prompts = Array.from({ length: 6 }, (_, i) => [3 + i, 5, 7, 20 + i]);
+    const answers = (options: GenerateOptions) =>
+      Promise.all(
+        prompts.map((prompt) => run(prompt, { maxTokens: 50, ignoreEnd: true, ...options }, target)),
+      );
+    const drafted = await answers({ strategy: "draft-model", draftLength: 3 });
+    expect(drafted.map(output)).toEqual((await answers({ strategy: "none" })).map(output));
+    expect(drafted.some(({ stats }) => stats.accepted > 20)).toBe(true);
+  });
+
   test("another vocabulary is refused with ids that differ", async () => {
     const small = goldenModel("llama-mha-tied");
     await using other = await load(small);

@@ -1,5 +1,5 @@
 import type { Sequence, StepOptions } from "../engine/sequence.js";
-import { quote } from "../errors.js";
+import { OutriderError, quote } from "../errors.js";
 import type { Tokenizer } from "../text/tokenizer.js";
 import { Calibration } from "./calibration.js";
 import { type Draft, type Drafter, EMPTY_DRAFT } from "./drafter.js";
@@ -9,7 +9,7 @@ import { warped } from "./warp.js";
  * Lets a smaller model draft: speculative decoding (Leviathan et al. 2023) with the target's own sampling, so that at
  * a temperature both models draw with the same noise (Gumbel coupling, Daliri et al. 2024) and agree wherever their
  * distributions nearly do. The sequence becomes the drafter's to dispose of. Its vocabulary must be the target's:
- * `vocabularyMismatch`. Where the text outgrows the sequence's context, nothing is drafted.
+ * `vocabularyMismatch`. Where the text outgrows the sequence's context, or its cache is full, nothing is drafted.
  *
  * `step`: how a pass over the sequence is made.
  */
@@ -42,7 +42,7 @@ export function draftModel(
       drafted = [];
       options = { sampling, logits: proposals && sampling.temperature > 0, signal };
       round = 0;
-      if (text.length < sequence.context) await catchUp(signal);
+      if (text.length < sequence.context) await catchUp(signal).catch(unlessFull);
     },
     accept(tokens) {
       calibration.observeChain(drafted, kinds, tokens);
@@ -51,7 +51,6 @@ export function draftModel(
     },
     async propose(limit, price): Promise<Draft> {
       if (options === undefined || text.length + limit > sequence.context) return EMPTY_DRAFT;
-      await catchUp(options.signal);
       const tokens: number[] = [];
       const probabilities: number[] = [];
       const proposals: Float64Array[] = [];
@@ -63,24 +62,29 @@ export function draftModel(
       drafted = tokens;
       kinds = [];
       let reach = 1;
-      let pass = text.slice(sequence.tokens.length);
-      while (tokens.length < limit) {
-        const { picks, logprobs, logits } = await step(pass, { ...options, sampling: draws });
-        sequence.keep(pass.map((_, row) => row));
-        const row = options.logits && logits?.subarray(logits.length - logits.length / picks.length);
-        const proposal = row ? warped(row, draws, [...text, ...tokens]) : undefined;
-        // Rejection is right for drafts that end where the text says, not the drawn token: dropping unlikely draws would
-        // leave a draft that was not drawn from its proposal.
-        const kind = kindOf(proposal ? largest(proposal) : Math.exp(logprobs.at(-1)!));
-        const probability = calibration.estimate(kind);
-        reach *= probability;
-        if (reach < price(tokens.length + 1)) break;
-        const token = picks.at(-1)!;
-        tokens.push(token);
-        kinds.push(kind);
-        probabilities.push(probability);
-        if (proposal) proposals.push(proposal);
-        pass = [token];
+      try {
+        await catchUp(options.signal);
+        let pass = text.slice(sequence.tokens.length);
+        while (tokens.length < limit) {
+          const { picks, logprobs, logits } = await step(pass, { ...options, sampling: draws });
+          sequence.keep(pass.map((_, row) => row));
+          const row = options.logits && logits?.subarray(logits.length - logits.length / picks.length);
+          const proposal = row ? warped(row, draws, [...text, ...tokens]) : undefined;
+          // Rejection is right for drafts that end where the text says, not the drawn token: dropping unlikely draws
+          // would leave a draft that was not drawn from its proposal.
+          const kind = kindOf(proposal ? largest(proposal) : Math.exp(logprobs.at(-1)!));
+          const probability = calibration.estimate(kind);
+          reach *= probability;
+          if (reach < price(tokens.length + 1)) break;
+          const token = picks.at(-1)!;
+          tokens.push(token);
+          kinds.push(kind);
+          probabilities.push(probability);
+          if (proposal) proposals.push(proposal);
+          pass = [token];
+        }
+      } catch (error) {
+        unlessFull(error);
       }
       return { tokens, probabilities, ...(proposals.length > 0 ? { proposals } : undefined) };
     },
@@ -88,6 +92,11 @@ export function draftModel(
       sequence[Symbol.dispose]();
     },
   };
+}
+
+/** Texts share the draft model's cache, and it may hold fewer of them than the target's: no reason for a text to fail. */
+function unlessFull(error: unknown): void {
+  if (!(error instanceof OutriderError && error.code === "ERR_CONTEXT")) throw error;
 }
 
 const KINDS = 10;
