@@ -254,3 +254,13 @@ test("closing fails what waits and ends with the running pass", async () => {
   await closing;
   expect(running.picks).toEqual([1]);
 });
+
+test("closing ends a long prompt with the running pass", async () => {
+  const { batcher, pass, passes } = machine({ prefillChunk: 2 });
+  const prompt = ask(batcher, [1, 2, 3, 4, 5], { kind: "prefill" });
+  const closing = batcher.close(new OutriderError("ERR_DISPOSED", "closed"));
+  await pass();
+  await closing;
+  expect(prompt.error).toMatchObject({ code: "ERR_DISPOSED", message: "closed" });
+  expect(passes).toHaveLength(1);
+});

@@ -59,6 +59,7 @@ export class Batcher {
   #running = false;
   #idle: Promise<unknown> = Promise.resolve();
   #turn: NodeJS.Immediate | undefined;
+  #closed: OutriderError | undefined;
 
   constructor(limits: BatchLimits, run: RunPass) {
     this.#limits = limits;
@@ -79,6 +80,7 @@ export class Batcher {
 
   /** Fails whatever waits, and ends with the running pass. */
   async close(error: OutriderError): Promise<void> {
+    this.#closed = error;
     clearImmediate(this.#turn);
     const waiting = this.#waiting;
     this.#waiting = [];
@@ -188,6 +190,10 @@ export class Batcher {
     if (job.rows === 0) this.#expected.add(owner);
     job.computed(part, result);
     if (job.rows === 0) return;
+    if (this.#closed) {
+      job.failed(this.#closed, undefined);
+      return;
+    }
     const place = this.#waiting.findIndex(({ arrival }) => arrival > entry.arrival);
     this.#waiting.splice(place < 0 ? this.#waiting.length : place, 0, entry);
   }
