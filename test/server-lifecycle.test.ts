@@ -285,6 +285,44 @@ describe("models", () => {
   });
 });
 
+describe("an engine that dies while it loads", () => {
+  // One that is killed each time `onExit` tells so.
+  const engine = async (deaths: number) => {
+    const built = path.resolve(import.meta.dirname, "../dist/server/engine-process.js");
+    const { EngineProcess } = (await import(built)) as typeof import("../src/server/engine-process.js");
+    const process = new EngineProcess({ file: tiny }, { onExit: () => setImmediate(kill) });
+    let left = deaths;
+    const kill = async () => {
+      if (left-- <= 0) return;
+      const { pid: before } = process;
+      await until(() => process.pid !== undefined && process.pid !== before);
+      globalThis.process.kill(process.pid!, "SIGKILL");
+    };
+    return { process, kill };
+  };
+
+  test("is started again, and whoever waits gets the next one", async () => {
+    const { process, kill } = await engine(2);
+    const killing = kill();
+    await expect(process.start()).resolves.toMatchObject({ file: tiny });
+    await killing;
+    expect(process.restarts).toBe(2);
+    await process.close();
+  });
+
+  test("is given up after the third time, until the next request", async () => {
+    const { process, kill } = await engine(3);
+    const killing = kill();
+    await expect(process.start()).rejects.toMatchObject({
+      code: "ERR_RUNTIME",
+      message: expect.stringContaining("3 times while it loaded the model (SIGKILL)"),
+    });
+    await killing;
+    await expect(process.start()).resolves.toMatchObject({ file: tiny });
+    await process.close();
+  });
+});
+
 test("files for browsers come with a strict policy, and need no key; others are not there", async () => {
   const folder = mkdtempSync(path.join(tmpdir(), "outrider-web-"));
   mkdirSync(path.join(folder, "assets"));

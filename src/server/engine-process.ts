@@ -16,7 +16,7 @@ import {
 
 const entry = fileURLToPath(new URL("./engine-main.js", import.meta.url));
 
-/** A piece of work is given to so many further processes when the one that had it dies; then it is an error. */
+/** Work, the loading of the model too, is given to so many further processes when one dies of it; then it is an error. */
 const maxReplays = 2;
 const firstBackoffMs = 100;
 const longestBackoffMs = 10_000;
@@ -59,6 +59,8 @@ export class EngineProcess {
   #ready: { info: EngineInfo } | undefined;
   #loading: Promise<EngineInfo> | undefined;
   #settleLoading: { resolve(info: EngineInfo): void; reject(error: unknown): void } | undefined;
+  /** Processes that died one after another before the model was loaded. */
+  #lostLoading = 0;
   #backoffMs = firstBackoffMs;
   #restart: NodeJS.Timeout | undefined;
   #heartbeat: NodeJS.Timeout | undefined;
@@ -253,18 +255,16 @@ export class EngineProcess {
     switch (message.type) {
       case "ready":
         this.#ready = { info: message.info };
+        this.#lostLoading = 0;
         this.#events.onReady?.({ info: message.info, pid: this.#child!.pid!, ms: this.#heard - started });
         this.#settleLoading?.resolve(message.info);
         for (const waiting of this.#waiting.values()) this.#send(waiting.message);
         break;
       case "failed": {
-        const error = fromWire(message.error);
-        // The file is at fault: another process would find the same. The next request tries again.
+        // The file is at fault: another process would find the same.
         this.#child = undefined;
-        this.#settleLoading?.reject(error);
-        this.#loading = undefined;
         clearInterval(this.#heartbeat);
-        this.#failAll(error);
+        this.#failLoading(fromWire(message.error));
         break;
       }
       case "piece":
@@ -287,10 +287,12 @@ export class EngineProcess {
   #lost(code: number | null, signal: string | null): void {
     clearInterval(this.#heartbeat);
     this.#child = undefined;
+    const wasReady = this.#ready !== undefined;
     this.#ready = undefined;
     if (this.#closed !== undefined) return;
     const restartInMs = this.#backoffMs;
     this.#backoffMs = Math.min(2 * this.#backoffMs, longestBackoffMs);
+    const cause = signal ?? `exit code ${code}`;
     for (const [id, waiting] of this.#waiting) {
       if (waiting.replays++ < maxReplays) waiting.restart();
       else {
@@ -298,19 +300,34 @@ export class EngineProcess {
         waiting.fail(
           new OutriderError(
             "ERR_RUNTIME",
-            `the model's process ended ${maxReplays + 1} times during this request (${signal ?? `exit code ${code}`}): send it again`,
+            `the model's process ended ${maxReplays + 1} times during this request (${cause}): send it again`,
           ),
         );
       }
     }
     this.#events.onExit?.({ code, signal, restartInMs, waiting: this.#waiting.size });
+    if (!wasReady && this.#lostLoading++ >= maxReplays) {
+      const ended = `the model's process ended ${this.#lostLoading} times while it loaded the model (${cause})`;
+      this.#lostLoading = 0;
+      this.#failLoading(new OutriderError("ERR_RUNTIME", `${ended}: is there enough memory for it?`));
+      return;
+    }
     this.restarts++;
     // Whoever waits for `start` waits for the next process.
-    this.#loading = new Promise((resolve, reject) => {
-      this.#settleLoading = { resolve, reject };
-    });
-    this.#loading.catch(() => undefined);
+    if (wasReady) {
+      this.#loading = new Promise((resolve, reject) => {
+        this.#settleLoading = { resolve, reject };
+      });
+      this.#loading.catch(() => undefined);
+    }
     this.#restart = setTimeout(() => this.#fork(), restartInMs);
+  }
+
+  /** The next request tries again. */
+  #failLoading(error: OutriderError): void {
+    this.#settleLoading?.reject(error);
+    this.#loading = undefined;
+    this.#failAll(error);
   }
 
   #failAll(error: OutriderError): void {
