@@ -152,6 +152,13 @@ describe("an answer", () => {
     expect(stopped.finish_reason).toBe("stop");
   });
 
+  test("fails with its own exit code where nobody reads stderr", async () => {
+    const child = spawn(process.execPath, [main, "--model", path.join(folder, "none.gguf"), "x"]);
+    child.stderr.destroy();
+    child.stdin.end();
+    expect(await new Promise((resolve) => child.on("exit", resolve))).toBe(3);
+  });
+
   test("has no colours in a pipe, whatever the environment says", async () => {
     const args = ["--model", tiny, "--draft-model", "no.gguf", "chat"];
     const { stdout, stderr } = await outrider(args, { env: { FORCE_COLOR: "1" } });

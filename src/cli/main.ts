@@ -10,7 +10,11 @@ exitOnInterrupt();
 // `outrider … | head -1`: whoever read has enough.
 for (const stream of [process.stdout, process.stderr])
   stream.on("error", (error: NodeJS.ErrnoException) => {
-    if (error.code === "EPIPE") process.exit(0);
+    if (error.code === "EPIPE") {
+      // Who does not read warnings and errors still gets the answer, and the exit code.
+      if (stream === process.stdout) process.exit(0);
+      return;
+    }
     if (stream === process.stdout)
       process.stderr.write(`error[ERR_PATH]: the output cannot be written: ${error.message}\n`);
     process.exit(1);
