@@ -510,6 +510,7 @@ describe("options out of range", () => {
     ...[65, -1].map((v) => ["top", v] as ["top", unknown]),
     ...["", many, ["a", ""], "x".repeat(257), [5]].map((v) => ["stop", v] as ["stop", unknown]),
     ...["x", "draft-model", "toString"].map((v) => ["strategy", v] as ["strategy", unknown]),
+    ...[5, null, new AbortController()].map((v) => ["signal", v] as ["signal", unknown]),
   ])("%s: %o", (name, value, param = name) => {
     expect(thrown(() => model.generate("Hi", { [name]: value }))).toMatchObject({
       code: "ERR_BAD_REQUEST",
@@ -651,6 +652,10 @@ describe("load", () => {
     ["no file", path.join(import.meta.dirname, "none.gguf"), "ERR_PATH", "none.gguf"],
     ["a folder", import.meta.dirname, "ERR_PATH", "folder"],
     ["a wrong hub name", "hf:org", "ERR_PATH", "is not a model on the hub"],
+    ["an address", "https://example.org/model.gguf", "ERR_PATH", "this is an address"],
+    ["an empty path", "", "ERR_PATH", "is empty"],
+    ["no text", new URL("file:///model.gguf") as never, "ERR_BAD_REQUEST", "expected a path"],
+    ["nothing", null as never, "ERR_BAD_REQUEST", "expected a path"],
     ["another kind of file", import.meta.filename, "ERR_MODEL_FORMAT", "GGUF"],
   ])("%s", async (_, source, code, words) => {
     await expect(load(source)).rejects.toMatchObject({ code, message: expect.stringContaining(words) });
@@ -663,6 +668,7 @@ describe("load", () => {
     [{ context: 7 }, "context", "8 to 8192"],
     [{ context: 8193 }, "context", "8 to 8192"],
     [{ prefillChunk: 2049 }, "prefillChunk", "1 to 2048"],
+    [{ draftModel: 5 }, "draftModel", "neither a path nor a loaded model"],
   ])("%j", async (options, param, words) => {
     await expect(load(embeddedModel, options)).rejects.toMatchObject({
       code: "ERR_BAD_REQUEST",

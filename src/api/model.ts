@@ -42,7 +42,7 @@ import { Generation, type GenerationResult, type Piece } from "./generation.js";
 import { cacheFolder, LearnedFile } from "./learned-file.js";
 import { type LocateOptions, locateModel } from "./locate-model.js";
 import { modelName } from "./model-name.js";
-import { checkTokens, rejectUnknownKeys, wholeNumber } from "./options.js";
+import { checkSignal, checkTokens, rejectUnknownKeys, wholeNumber } from "./options.js";
 import { mostSamples, type SampleSpread, sampleSeeds } from "./samples.js";
 import { type ScoreOptions, type ScoreResult, score } from "./score.js";
 import { type TuneProgress, type TuneResult, tuneLayers } from "./tune.js";
@@ -233,12 +233,22 @@ export interface ModelInfo {
  */
 export async function load(source: string = embeddedModel, options: LoadOptions = {}): Promise<Model> {
   rejectUnknownKeys("load", options, loadKeys);
+  if (typeof source !== "string")
+    throw new OutriderError(
+      "ERR_BAD_REQUEST",
+      "load: the model is no text, expected a path or hf:OWNER/REPO",
+    );
+  const { draftModel } = options;
+  if (!(draftModel === undefined || typeof draftModel === "string" || draftModel instanceof Model))
+    throw new OutriderError("ERR_BAD_REQUEST", "draftModel is neither a path nor a loaded model", {
+      param: "draftModel",
+    });
   const model = await Model.open(await locateModel(source, options), options, source);
   try {
-    if (typeof options.draftModel === "string") {
-      const { draftModel, onProgress: _, ...rest } = options;
-      model.attachDraft(await load(draftModel, { ...rest, context: undefined }), true);
-    } else if (options.draftModel) model.attachDraft(options.draftModel, false);
+    if (typeof draftModel === "string") {
+      const rest = { ...options, draftModel: undefined, onProgress: undefined, context: undefined };
+      model.attachDraft(await load(draftModel, rest), true);
+    } else if (draftModel) model.attachDraft(draftModel, false);
     return model;
   } catch (error) {
     await model.close();
@@ -473,6 +483,7 @@ export class Model implements AsyncDisposable {
         ? this.tokenize(options.tokens)
         : checkTokens("tokens", options.tokens, vocab);
     const top = wholeNumber("top", options.top ?? 0, 0, 64);
+    checkSignal(options.signal);
     return score(this.#engine, prompt, tokens, top, options.signal);
   }
 
@@ -486,6 +497,7 @@ export class Model implements AsyncDisposable {
   ): Promise<Float32Array> {
     rejectUnknownKeys("embed", options, ["pooling", "signal"]);
     const { pooling = "mean", signal } = options;
+    checkSignal(signal);
     if (pooling !== "mean" && pooling !== "last")
       throw new OutriderError(
         "ERR_BAD_REQUEST",
@@ -515,7 +527,7 @@ export class Model implements AsyncDisposable {
     const { signal } = options;
     if (typeof prompt === "string" && options.raw)
       return this.#beginning(await this.tokenizer.encodeAsync(prompt, { special: true, signal }));
-    if (typeof prompt !== "string" && (prompt.length === 0 || typeof prompt[0] === "number"))
+    if (typeof prompt !== "string" && (prompt?.length === 0 || typeof prompt?.[0] === "number"))
       return checkTokens("prompt", prompt, this.info.config.vocab);
     const messages: readonly ChatMessage[] =
       typeof prompt === "string" ? [{ role: "user", content: prompt }] : (prompt as readonly ChatMessage[]);
@@ -585,6 +597,7 @@ export class Model implements AsyncDisposable {
   }
 
   #resolve(options: GenerateOptions): Resolved {
+    checkSignal(options.signal);
     const vocab = this.info.config.vocab;
     const strategy = options.strategy ?? "auto";
     if (!strategyNames.includes(strategy))

@@ -2,6 +2,11 @@ import { OutriderError } from "../errors.js";
 
 /** Refuses what is not known, with the nearest known name: a misspelt option must not be dropped in silence. */
 export function rejectUnknownKeys(what: string, options: object, known: readonly string[]): void {
+  if (typeof options !== "object" || options === null)
+    throw new OutriderError(
+      "ERR_BAD_REQUEST",
+      `${what}: the options are ${String(options)}, expected an object`,
+    );
   for (const key of Object.keys(options)) {
     if (known.includes(key)) continue;
     const near = known
@@ -16,6 +21,19 @@ export function rejectUnknownKeys(what: string, options: object, known: readonly
       },
     );
   }
+}
+
+/** Of any realm. Found wrong later, in a queue, it would fail for others too. */
+export function checkSignal(signal: AbortSignal | undefined): void {
+  if (signal === undefined) return;
+  if (typeof signal?.aborted === "boolean" && typeof signal.addEventListener === "function") return;
+  throw new OutriderError(
+    "ERR_BAD_REQUEST",
+    "signal is no AbortSignal; of an AbortController give its signal",
+    {
+      param: "signal",
+    },
+  );
 }
 
 /** Levenshtein distance. */

@@ -48,6 +48,8 @@ describe("the command line", () => {
     [["bench", "--strategies", "none,x"], /Expected different ones of none/],
     [["bench", "--strategies", "none,none"], /Expected different ones of none/],
     [["generate", "--limit", "0"], /from 1/],
+    [["serve", "--max-parallel", "0"], /from 1 to 2147483647/],
+    [["serve", "--max-queue", "-1"], /from 0 to 2147483647/],
     [["score"], /'--input <file>' not specified/],
     [["inspect", "a", "b"], /too many arguments/],
   ])("%j is refused", async (args, message) => {

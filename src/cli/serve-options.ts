@@ -1,5 +1,5 @@
 import { type Command, InvalidArgumentError, Option } from "commander";
-import { defaultLimits, type Limits } from "../server/limits.js";
+import { defaultLimits, type Limits, leastLimit, mostLimit } from "../server/limits.js";
 import { loadingOptions, type ModelFlags, parseSize, parseWhole } from "./options.js";
 
 export interface ServeFlags extends Omit<ModelFlags, "model" | "json" | "quiet"> {
@@ -75,7 +75,9 @@ export function serveOptionsOf(command: Command): Command {
     .option("--log-prompts", "log what is asked; not done otherwise");
   for (const [key, text] of Object.entries(limitFlags) as [keyof Limits, string][]) {
     const flag = key.replace(/[A-Z]/g, (letter) => `-${letter.toLowerCase()}`);
-    command.option(`--max-${flag} <n>`, `${text} (default: ${defaultLimits[key]})`, parseLimit);
+    command.option(`--max-${flag} <n>`, `${text} (default: ${defaultLimits[key]})`, (text) =>
+      parseLimit(text, key),
+    );
   }
   return command.option("--debug", "stack traces under errors");
 }
@@ -90,10 +92,10 @@ export function limitsFrom(flags: Readonly<Record<string, unknown>>): Partial<Li
   return limits;
 }
 
-function parseLimit(text: string): number {
+function parseLimit(text: string, limit: keyof Limits): number {
   const value = parseWhole(text);
-  if (value >= 0 && value < 2 ** 31) return value;
-  throw new InvalidArgumentError("Expected a whole number from 0 to 2147483647.");
+  if (value >= leastLimit(limit) && value <= mostLimit) return value;
+  throw new InvalidArgumentError(`Expected a whole number from ${leastLimit(limit)} to ${mostLimit}.`);
 }
 
 function parsePort(text: string): number {

@@ -147,7 +147,9 @@ export function createApp(options: AppOptions): Hono<Env> {
 
   function fail(c: Context<Env>, error: unknown): Response {
     const { status, body, retryAfter } = describeError(error);
-    if (status >= 500) log.error({ requestId: c.get("caller")?.requestId, err: error }, "request failed");
+    // That it is loading or stopping is an answer, not a failure: who watches it asks all the time.
+    if (status >= 500 && body.error.code !== "ERR_LOADING")
+      log.error({ requestId: c.get("caller")?.requestId, err: error }, "request failed");
     if (retryAfter !== undefined) c.header("retry-after", String(retryAfter));
     if (status === 401) c.header("www-authenticate", "Bearer");
     c.status(status as never);

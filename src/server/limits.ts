@@ -31,6 +31,14 @@ export interface Limits {
   readonly drain: number;
 }
 
+/** What a timer takes. */
+export const mostLimit = 2 ** 31 - 1;
+
+/** With 0 of most of them no request could be answered, or a connection would have no end. */
+export function leastLimit(limit: keyof Limits): number {
+  return ["topLogprobs", "logitBias", "tools", "queue", "drain"].includes(limit) ? 0 : 1;
+}
+
 export const defaultLimits: Limits = {
   body: 4 << 20,
   jsonDepth: 64,

@@ -4,13 +4,14 @@ import type { AddressInfo } from "node:net";
 import { fileURLToPath } from "node:url";
 import { getRequestListener, RequestError } from "@hono/node-server";
 import { type Logger, pino } from "pino";
+import { rejectUnknownKeys, wholeNumber } from "../api/options.js";
 import { OutriderError, quote } from "../errors.js";
 import { LengthPredictor } from "../scheduling/length-predictor.js";
 import { createScheduler } from "../scheduling/scheduler.js";
 import { isLoopback, sha256 } from "./access.js";
 import { createApp } from "./app.js";
 import { watchConnections } from "./connections.js";
-import { defaultLimits, type Limits } from "./limits.js";
+import { defaultLimits, type Limits, leastLimit, mostLimit } from "./limits.js";
 import { createMetrics } from "./metrics.js";
 import { type ModelSpec, Models } from "./models.js";
 import { createRefuse, type Refuse } from "./refusal.js";
@@ -57,6 +58,9 @@ const playground = fileURLToPath(new URL("../../web/dist", import.meta.url));
 /** Listens, then loads the first model; rejects where the address cannot be had or that model cannot be loaded. */
 export async function serve(options: ServeOptions): Promise<Server> {
   const limits: Limits = { ...defaultLimits, ...options.limits };
+  rejectUnknownKeys("limits", limits, Object.keys(defaultLimits));
+  for (const limit of Object.keys(defaultLimits) as (keyof Limits)[])
+    wholeNumber(`limits.${limit}`, limits[limit], leastLimit(limit), mostLimit);
   const bound = options.host ?? "127.0.0.1";
   const keys = resolveKeys(options);
   if (!isLoopback(bound) && keys.length === 0 && !options.insecure)

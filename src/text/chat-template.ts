@@ -249,7 +249,7 @@ function limitError(problem: string): OutriderError {
 }
 
 function disposed(): OutriderError {
-  return new OutriderError("ERR_DISPOSED", "the chat template was used after close");
+  return new OutriderError("ERR_DISPOSED", "the chat template was used after its model was closed");
 }
 
 /**

@@ -18,6 +18,12 @@ export async function openModelSource(path: string, quantization?: Quantization)
 }
 
 async function openAsItIs(path: string): Promise<ModelSource> {
+  if (path === "") throw new OutriderError("ERR_PATH", "the path of the model is empty");
+  if (/^https?:\/\//i.test(path))
+    throw new OutriderError(
+      "ERR_PATH",
+      `${path}: this is an address, expected a path: download it, or name a model of the hub as hf:OWNER/REPO`,
+    );
   if (path.endsWith(".safetensors") || path.endsWith(".safetensors.index.json")) {
     const folder = dirname(path);
     if (await isHuggingFaceFolder(folder)) return await openHuggingFace(folder);
