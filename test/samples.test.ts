@@ -177,6 +177,14 @@ describe("codes", () => {
   });
 });
 
+test("seeds of samples follow each other, from the last one to 0", () => {
+  const last = Number.MAX_SAFE_INTEGER;
+  const seeds = (first: number) => sampleSeeds(3, "independent", first).map(({ seed }) => seed);
+  expect(seeds(5)).toEqual([5, 6, 7]);
+  expect(seeds(last)).toEqual([last, 0, 1]);
+  expect(seeds(last - 1)).toEqual([last - 1, last, 0]);
+});
+
 test("codes of samples stand 1 / n apart, each of them anywhere", () => {
   for (const n of [1, 2, 7, 64]) {
     const firsts = Array.from({ length: 200 }, (_, seed) => {

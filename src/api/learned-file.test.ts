@@ -98,3 +98,12 @@ test("the cache folder is the system's, unless the environment names one", () =>
   expect(cacheFolder({}, "darwin")).toMatch(/Library.Caches.outrider$/);
   expect(cacheFolder({ LOCALAPPDATA: "/l" }, "win32")).toBe(path.join("/l", "outrider"));
 });
+
+test("a user without a home folder has none", () => {
+  const none = () => {
+    throw new Error("uv_os_homedir returned ENOENT");
+  };
+  expect(cacheFolder({}, "linux", none)).toBeUndefined();
+  expect(cacheFolder({}, "linux", () => "")).toBeUndefined();
+  expect(cacheFolder({ XDG_CACHE_HOME: "/c" }, "linux", none)).toBe(path.join("/c", "outrider"));
+});

@@ -105,13 +105,28 @@ export async function replaceFile(file: string, contents: Uint8Array | string): 
   }
 }
 
-/** Where Outrider keeps what it can do without: `OUTRIDER_CACHE`, or the place that the system has for such things. */
-export function cacheFolder(env: NodeJS.ProcessEnv = process.env, platform = process.platform): string {
+/**
+ * Where Outrider keeps what it can do without: `OUTRIDER_CACHE`, or the place that the system has for such things.
+ * Undefined for a user without a home folder, as in containers that run under any number.
+ */
+export function cacheFolder(
+  env: NodeJS.ProcessEnv = process.env,
+  platform = process.platform,
+  homeFolder = os.homedir,
+): string | undefined {
   if (env.OUTRIDER_CACHE) return path.resolve(env.OUTRIDER_CACHE);
   if (env.XDG_CACHE_HOME) return path.join(env.XDG_CACHE_HOME, "outrider");
-  if (platform === "darwin") return path.join(os.homedir(), "Library", "Caches", "outrider");
   if (platform === "win32" && env.LOCALAPPDATA) return path.join(env.LOCALAPPDATA, "outrider");
-  return path.join(os.homedir(), ".cache", "outrider");
+  let home: string;
+  try {
+    home = homeFolder();
+  } catch {
+    return undefined;
+  }
+  if (home === "") return undefined;
+  return platform === "darwin"
+    ? path.join(home, "Library", "Caches", "outrider")
+    : path.join(home, ".cache", "outrider");
 }
 
 const SAMPLES = 16;

@@ -280,7 +280,7 @@ export class Model implements AsyncDisposable {
   readonly #costs: CostModel;
   #memory: DraftMemory;
   readonly #learned: LearnedFile;
-  readonly #tunedFile: string;
+  readonly #tunedFile: string | undefined;
   /** Guides that were asked for lately, with all their masks so far. */
   readonly #constraints = new Map<string, Constraint>();
   #guideVocabulary: GuideVocabulary | undefined;
@@ -293,7 +293,7 @@ export class Model implements AsyncDisposable {
     info: ModelInfo,
     memory: DraftMemory,
     learned: LearnedFile,
-    tuned: string,
+    tuned: string | undefined,
   ) {
     this.#engine = engine;
     this.#memory = memory;
@@ -318,24 +318,23 @@ export class Model implements AsyncDisposable {
   static async open(file: string, options: LoadOptions, source = file): Promise<Model> {
     await using weights = await openModelSource(file, options.quantize);
     const memory = new DraftMemory();
-    const folder = options.learn === false ? undefined : cacheFolder();
+    const folder = cacheFolder();
     // Unpacked on another thread while this one makes the tokenizer.
-    const learned = await LearnedFile.open(memory, weights, folder);
+    const learned = await LearnedFile.open(memory, weights, options.learn === false ? undefined : folder);
     const tokenizer = openTokenizer(weights);
     const fallback = tokenizer.chatTemplates.size === 0 ? fallbackTemplate(tokenizer) : undefined;
     const template = new ChatTemplate(fallback?.template ?? tokenizer.chatTemplates);
+    let engine: Engine | undefined;
     try {
       await learned.fill(tokenizer.vocabSize);
-      const engine = await Engine.load(weights, options);
-      if (tokenizer.vocabSize > engine.config.vocab) {
-        await engine[Symbol.asyncDispose]();
+      engine = await Engine.load(weights, options);
+      if (tokenizer.vocabSize > engine.config.vocab)
         throw new OutriderError(
           "ERR_TOKENIZER",
           `${file}: the tokenizer has ${tokenizer.vocabSize} tokens, the model ${engine.config.vocab}`,
         );
-      }
-      const tuned = await tunedFile(weights, cacheFolder());
-      const kept = await readTuned(tuned, engine.config.layers);
+      const tuned = folder && (await tunedFile(weights, folder));
+      const kept = tuned && (await readTuned(tuned, engine.config.layers));
       if (kept) engine.draftLayers = kept;
       const info = {
         file,
@@ -351,6 +350,7 @@ export class Model implements AsyncDisposable {
       };
       return new Model(engine, tokenizer, template, info, memory, learned, tuned);
     } catch (error) {
+      await engine?.[Symbol.asyncDispose]();
       template.close();
       throw error;
     }
@@ -463,11 +463,14 @@ export class Model implements AsyncDisposable {
       texts.push({ prompt: promptTokens, answer: tokens });
     }
     const found = await tuneLayers(this.#engine, texts, { seconds, signal, onProgress });
-    const stored = await writeTuned(this.#tunedFile, found.kept).then(
-      () => true,
-      () => false,
-    );
-    return { ...found, file: stored ? this.#tunedFile : undefined };
+    const file = this.#tunedFile;
+    const stored =
+      file !== undefined &&
+      (await writeTuned(file, found.kept).then(
+        () => true,
+        () => false,
+      ));
+    return { ...found, file: stored ? file : undefined };
   }
 
   /** Log-probabilities of given tokens after a prompt, in one go. */

@@ -20,9 +20,15 @@ export function sampleSeeds(
   const first = unitOf(seed);
   return Array.from({ length: n }, (_, i) =>
     spread === "independent"
-      ? { seed: (seed + i) % Number.MAX_SAFE_INTEGER, code: undefined }
+      ? { seed: seedAfter(seed, i), code: undefined }
       : { seed, code: ((i + first) / n) % 1 },
   );
+}
+
+/** The seed `i` further on; behind the last one comes 0. */
+export function seedAfter(seed: number, i: number): number {
+  const left = Number.MAX_SAFE_INTEGER - seed;
+  return i <= left ? seed + i : i - left - 1;
 }
 
 /** A point of [0, 1) for each seed; neighbours have nothing in common. */

@@ -22,7 +22,7 @@ export interface HubSettings {
 
 /** Throws ERR_PATH where HF_ENDPOINT is not an address. */
 export async function hubSettings(env: NodeJS.ProcessEnv, offline = false): Promise<HubSettings> {
-  const home = env.HF_HOME || join(env.XDG_CACHE_HOME || join(homedir(), ".cache"), "huggingface");
+  const home = env.HF_HOME || join(env.XDG_CACHE_HOME || join(homeFolder(), ".cache"), "huggingface");
   const endpoint = (env.HF_ENDPOINT || "https://huggingface.co").replace(/\/+$/, "");
   if (!/^https?:/.test(endpoint) || !URL.canParse(endpoint))
     throw new OutriderError(
@@ -39,6 +39,16 @@ export async function hubSettings(env: NodeJS.ProcessEnv, offline = false): Prom
     trustedHosts: (env.OUTRIDER_HUB_HOSTS ?? "").split(",").filter((host) => host !== ""),
     cache: env.HF_HUB_CACHE || env.HUGGINGFACE_HUB_CACHE || join(home, "hub"),
   };
+}
+
+function homeFolder(): string {
+  try {
+    return homedir();
+  } catch (cause) {
+    throw new OutriderError("ERR_PATH", "this user has no home folder; HF_HOME names one for models", {
+      cause,
+    });
+  }
 }
 
 async function storedToken(path: string): Promise<string | undefined> {

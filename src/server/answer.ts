@@ -1,4 +1,5 @@
 import { randomInt } from "node:crypto";
+import { seedAfter } from "../api/samples.js";
 import { type DecodeStats, tokensPerPass } from "../decoding/stats.js";
 import { OutriderError } from "../errors.js";
 import type { Request as ScheduledRequest } from "../scheduling/scheduler.js";
@@ -220,7 +221,7 @@ export function jobOptions(body: SamplingRequest): Job["options"] {
 
 /** Seeds of the answers to one request. */
 export function withSeed(options: Job["options"], sample: number): Job["options"] {
-  return { ...options, seed: (options.seed! + sample) % Number.MAX_SAFE_INTEGER };
+  return { ...options, seed: seedAfter(options.seed!, sample) };
 }
 
 export function usage(results: readonly JobResult[], prompts = 1) {
