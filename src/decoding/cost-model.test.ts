@@ -77,6 +77,21 @@ describe("CostModel", () => {
     expect(costs.relative(8)).toBeCloseTo(1.33, 1);
   });
 
+  test("keeps what several texts' passes cost beside one over a single token while all passes are theirs", () => {
+    const costs = new CostModel(16);
+    for (let i = 0; i < 100; i++) costs.observe(1, 3.5);
+    measure(costs, FLAT);
+    // 8 texts, some of which draft two tokens every fourth pass, on a busy machine.
+    for (let i = 0; i < 600; i++) {
+      const drafts = i % 4 === 0;
+      const coreMs = (drafts ? 1.3 : 1) * (1 + 0.05 * ((i * 7) % 9)) * 3.5 * FLAT[7]!;
+      costs.observeShared({ steps: 8, rows: drafts ? 10 : 8, filled: 0, coreMs });
+    }
+    expect(costs.relative(8)).toBeCloseTo(1.33);
+    expect(costs.relative(10) / costs.relative(8)).toBeGreaterThan(1.2);
+    expect(costs.ms(8)).toBeLessThan(1.4 * 3.5 * FLAT[7]!);
+  });
+
   test("learns that a length became dearer though most passes have it", () => {
     const costs = new CostModel(16);
     measure(costs, FLAT);

@@ -67,10 +67,12 @@ export class CostModel {
   readonly #lengths = new Int32Array(WINDOW);
   readonly #times = new Float64Array(WINDOW);
   readonly #pasts = new Float64Array(WINDOW);
-  readonly #sampled = new Uint8Array(WINDOW);
+  readonly #sampled = new Uint8Array(WINDOW); // 1: it was compared, or is not to be
   readonly #scratch = new Float64Array(WINDOW);
   /** Milliseconds of a single-token pass without a past. */
   #single: number | undefined;
+  /** Passes of the window over a single token. */
+  #singles = 0;
   readonly #past: PastCost;
   /** [length - 1] the pass from which on a length is to be measured again, and for how many passes it can wait. */
   readonly #dueAt: Float64Array;
@@ -106,7 +108,9 @@ export class CostModel {
   observeShared(pass: SharedPass, past = 0): void {
     if (pass === this.#shared || pass.filled > 0) return;
     this.#shared = pass;
-    this.observe(pass.rows, pass.coreMs, past);
+    // Where several texts write, hardly a pass is over a single token. Lengths that vouched for one another would seem ever
+    // cheaper, by the low quantiles of either; what is known of them stays.
+    this.#observe(pass.rows, pass.coreMs, past, this.#singles >= PROBES_EACH);
   }
 
   /**
@@ -126,13 +130,18 @@ export class CostModel {
 
   /** A pass of `length` tokens behind `past` positions took so many milliseconds. */
   observe(length: number, ms: number, past = 0): void {
+    this.#observe(length, ms, past, true);
+  }
+
+  /** `compared`: it tells what its length costs, not only how fast the machine is. */
+  #observe(length: number, ms: number, past: number, compared: boolean): void {
     if (length > this.maxLength || !(ms > 0)) return;
     const slot = this.#passes % WINDOW;
     this.#lengths[slot] = length;
     this.#times[slot] = ms;
     this.#pasts[slot] = past;
-    const isProbe = PROBES.includes(length) && this.#isDue(length);
-    this.#sampled[slot] = isProbe ? 1 : 0;
+    const isProbe = compared && PROBES.includes(length) && this.#isDue(length);
+    this.#sampled[slot] = isProbe || !compared ? 1 : 0;
     // Probes follow one another, so the speed before them is at hand, and the next draft wants to know.
     if (isProbe) this.#sample(length, past, ms, this.#single ?? ms / this.#units(length, past));
     this.#passes++;
@@ -185,6 +194,7 @@ export class CostModel {
     for (let i = 0; i < size; i++)
       if (this.#lengths[i] === 1)
         this.#scratch[singles++] = this.#times[i]! / (1 + this.#pastOf(1, this.#pasts[i]!));
+    this.#singles = singles;
     if (singles >= PROBES_EACH) return quantile(this.#scratch.subarray(0, singles), QUANTILE);
     for (let i = 0; i < size; i++)
       this.#scratch[i] = this.#times[i]! / this.#units(this.#lengths[i]!, this.#pasts[i]!);

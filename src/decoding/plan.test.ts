@@ -155,4 +155,25 @@ describe("adaptiveLength", () => {
     expect(gain).toBeGreaterThan(0.98);
     expect(drafted).toBeLessThan(0.05);
   });
+
+  test.each([
+    [8, 0],
+    [2, 3],
+  ])("beside %i texts that share its passes it asks for %i tokens", (texts, wanted) => {
+    const planner = adaptiveLength(new CostModel(16));
+    for (let i = 0; i < 200; i++) {
+      const shared = { steps: texts, rows: texts, filled: 0, coreMs: SINGLE_MS };
+      planner.limit(15);
+      planner.observe({
+        length: 1,
+        coreMs: SINGLE_MS,
+        draftMs: 0,
+        proposed: 0,
+        drafted: 0,
+        emitted: 1,
+        shared,
+      });
+    }
+    expect(planner.limit(15)).toBe(wanted);
+  });
 });

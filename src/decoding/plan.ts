@@ -93,10 +93,17 @@ export function adaptiveLength(costs: CostModel): Planner {
   // The other texts' rows would be measured too.
   const probe = () => (others === 0 ? costs.probe() : undefined);
 
+  const price = (count: number) =>
+    count >= costs.maxLength
+      ? 1
+      : Math.min(1, rate() * (draftCost() + costs.placePrice(others + count + 1, past)));
+
   return {
     limit(most, now = 0) {
       stake = 0;
       past = now;
+      // Not even what is sure to be accepted would pay for its row.
+      if (others > 0 && price(1) >= 1) return 0;
       if (others > 0 && sharedGain < 0 && sharedPasses % SHARED_RETRY !== 0) return 0;
       // A longer draft would push the length that is to be measured out of reach.
       const longest = Math.min(most, (probe() ?? costs.maxLength) - 1);
@@ -111,10 +118,7 @@ export function adaptiveLength(costs: CostModel): Planner {
       }
       return bestCount(reach, rate(), costs, others, past, each);
     },
-    price: (count) =>
-      count >= costs.maxLength
-        ? 1
-        : Math.min(1, rate() * (draftCost() + costs.placePrice(others + count + 1, past))),
+    price,
     choose(reach) {
       const order = reach.map((_, i) => i).sort((a, b) => reach[b]! - reach[a]! || a - b);
       const trust = Math.min(1, (accepted + TRUST_STRENGTH) / (claimed + TRUST_STRENGTH));
