@@ -709,6 +709,7 @@ export class Model implements AsyncDisposable {
       costs: this.#costs,
       memory: this.#memory,
       siblings: group?.siblings,
+      guided: resolved.guide !== undefined,
       draftLength: resolved.draftLength,
       draftSequence: () => this.#draft!.model.#engine.open(),
     });

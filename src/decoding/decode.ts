@@ -119,11 +119,11 @@ export async function* decode(
     const most = Math.min(sequence.maxStep, left) - 1;
     const wanted = planner.limit(most, sequence.tokens.length);
     // Plain decoding drafts nothing, not even what must come.
-    const proposed = wanted > 0 ? await drafter.propose(wanted, planner.price) : undefined;
+    const proposed = wanted > 0 ? await drafter.propose(wanted, planner.price, guide) : undefined;
     const proposedMs = now() - start;
     if (proposed && proposed.tokens.length > 0) checkDraft(proposed, drafter.name);
     const draft =
-      guide && proposed
+      guide && proposed && !drafter.guided
         ? mergedDraft(guideDraft(guide, most), allowedDraft(proposed, guide), ["guide", drafter.name])
         : proposed;
     const pass = assemble(last, draft, planner, most);

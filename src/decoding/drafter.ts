@@ -1,5 +1,6 @@
 import type { Sampling } from "../engine/sampling.js";
 import type { Sequence, StepResult } from "../engine/sequence.js";
+import type { GuideState } from "../guided/constraint.js";
 
 /** A guess at the tokens that follow the text so far: a chain, or a tree when `parents` is given. */
 export interface Draft {
@@ -53,6 +54,8 @@ export interface Drafter extends Disposable {
   readonly name: string;
   /** Every row of a pass should come with so many of its best tokens, 0 (default) to 64. */
   readonly top?: number;
+  /** Its drafts hold what a guide says of the text; default: the guide's own draft is added, and what it forbids is cut. */
+  readonly guided?: boolean;
   /** Begins a new text. `prompt` is borrowed: copy what must outlive the call. */
   reset(prompt: readonly number[], text: TextInfo): void | Promise<void>;
   /**
@@ -62,9 +65,10 @@ export interface Drafter extends Disposable {
   accept(tokens: readonly number[], pass?: PassInfo): void;
   /**
    * At most `limit` tokens, perhaps none. A draft's n-th token, taken best first, can only be worth its place in the
-   * pass if the chance that it is reached and accepted is `price(n)` or more.
+   * pass if the chance that it is reached and accepted is `price(n)` or more. `guide`: where the text stands, if it is
+   * guided.
    */
-  propose(limit: number, price: (count: number) => number): Draft | Promise<Draft>;
+  propose(limit: number, price: (count: number) => number, guide?: GuideState): Draft | Promise<Draft>;
 }
 
 export const EMPTY_DRAFT: Draft = { tokens: [], probabilities: [] };

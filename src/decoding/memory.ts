@@ -1,5 +1,6 @@
 import { promisify } from "node:util";
 import { brotliCompress, brotliDecompress, constants } from "node:zlib";
+import { guideCalibration } from "./guide.js";
 import { Mixture, type SavedMixture } from "./mixture.js";
 import { NgramTable } from "./ngrams.js";
 import type { Predictor } from "./predictor.js";
@@ -9,6 +10,7 @@ import { RecycledTable } from "./recycled.js";
 export class DraftMemory {
   readonly ngrams: NgramTable;
   readonly recycled = new RecycledTable();
+  readonly guides = guideCalibration();
   readonly #mixtures = new Map<string, Mixture>();
   #saved: Readonly<Record<string, SavedMixture>> = {};
 

@@ -1,5 +1,6 @@
 import { Calibration } from "./calibration.js";
 import { type Draft, type Drafter, EMPTY_DRAFT, type PassInfo } from "./drafter.js";
+import type { GuideGuesser } from "./guide.js";
 import { CONTEXT, DraftTree, Guesses, MOST_GUESSES, NO_TOKEN, type Predictor } from "./predictor.js";
 
 /**
@@ -96,18 +97,31 @@ function logOdds(probability: number): number {
  * Drafts the tree of the likeliest guesses of all predictors, best first, for as long as the next guess can pay. Of
  * trees with so many tokens it is the one with the largest expected gain under the estimates (Sequoia's dynamic
  * programme, Chen et al. 2024, arXiv:2402.12374, comes to the same where a token's chance does not depend on the shape).
+ *
+ * With a `guide` only what it allows is drafted, its own guesses too, and what must follow is certain.
  */
-export function mixed(name: string, predictors: readonly Predictor[], mixture: Mixture): Drafter {
+export function mixed(
+  name: string,
+  predictors: readonly Predictor[],
+  mixture: Mixture,
+  guide?: GuideGuesser,
+): Drafter {
   const inputs = predictors.length;
   const tree = new DraftTree(MOST_NODES);
   const last = new Int32Array(CONTEXT);
   const guesses = predictors.map(() => new Guesses());
+  const guided = new Guesses();
 
   // Candidates, in the order of the nodes that they follow.
   let candidates = 0;
   const tokens = new Int32Array(MOST_CANDIDATES);
   const behind = new Int32Array(MOST_CANDIDATES);
+  /** What the mixture gives each, and what the guide makes of it where it guesses the same. */
   const estimates = new Float64Array(MOST_CANDIDATES);
+  const chances = new Float64Array(MOST_CANDIDATES);
+  /** Whether a predictor guessed it, and of what kind the guide's guess is. */
+  const predicted = new Uint8Array(MOST_CANDIDATES);
+  const guideKinds = new Int8Array(MOST_CANDIDATES);
   const reaches = new Float64Array(MOST_CANDIDATES);
   const drafted = new Uint8Array(MOST_CANDIDATES);
   const kinds = new Int32Array(MOST_CANDIDATES * inputs);
@@ -122,6 +136,22 @@ export function mixed(name: string, predictors: readonly Predictor[], mixture: M
     last[0] = token;
   };
 
+  const add = (token: number, node: number, gate: number, kind: number, said: number) => {
+    if (candidates >= MOST_CANDIDATES) return;
+    const at = candidates * inputs;
+    for (let j = 0; j < inputs; j++) kinds[at + j] = kindIn(guesses[j]!, token);
+    tokens[candidates] = token;
+    behind[candidates] = node;
+    drafted[candidates] = 0;
+    const estimate = kind === CERTAIN ? CERTAIN_CHANCE : mixture.estimate(gate, kinds, at);
+    predicted[candidates] = said;
+    guideKinds[candidates] = kind;
+    estimates[candidates] = estimate;
+    chances[candidates] = kind >= 0 ? guide!.chance(kind, estimate) : estimate;
+    reaches[candidates] = reach[node]! * chances[candidates]!;
+    candidates++;
+  };
+
   const expand = (node: number) => {
     let gate = 0;
     for (let i = 0; i < inputs; i++) {
@@ -131,22 +161,21 @@ export function mixed(name: string, predictors: readonly Predictor[], mixture: M
     }
     gates[node] = gate;
     begins[node] = candidates;
-    for (let i = 0; i < inputs; i++) {
+    const only = guide?.guess(tree, node, guided);
+    if (only !== undefined) add(only, node, gate, CERTAIN, 0);
+    for (let i = 0; i < inputs && only === undefined; i++) {
       const own = guesses[i]!;
-      for (let g = 0; g < own.count && candidates < MOST_CANDIDATES; g++) {
+      for (let g = 0; g < own.count; g++) {
         const token = own.tokens[g]!;
         let twin = false;
         for (let j = 0; j < i && !twin; j++) twin = guesses[j]!.has(token);
-        if (twin) continue;
-        const at = candidates * inputs;
-        for (let j = 0; j < inputs; j++) kinds[at + j] = kindIn(guesses[j]!, token);
-        tokens[candidates] = token;
-        behind[candidates] = node;
-        drafted[candidates] = 0;
-        estimates[candidates] = mixture.estimate(gate, kinds, at);
-        reaches[candidates] = reach[node]! * estimates[candidates]!;
-        candidates++;
+        if (twin || (guide && !guide.allows(node, token))) continue;
+        add(token, node, gate, guide && guided.has(token) ? kindIn(guided, token) : PREDICTED, 1);
       }
+    }
+    for (let g = 0; guide && only === undefined && g < guided.count; g++) {
+      const token = guided.tokens[g]!;
+      if (!guesses.some((own) => own.has(token))) add(token, node, gate, guided.kinds[g]!, 0);
     }
     ends[node] = candidates;
   };
@@ -156,8 +185,11 @@ export function mixed(name: string, predictors: readonly Predictor[], mixture: M
     let node = 0;
     for (const token of emitted) {
       if (node >= tree.size || begins[node]! < 0) return;
-      for (let c = begins[node]!; c < ends[node]!; c++)
-        mixture.observe(gates[node]!, kinds, c * inputs, estimates[c]!, tokens[c] === token);
+      for (let c = begins[node]!; c < ends[node]!; c++) {
+        const right = tokens[c] === token;
+        if (predicted[c] === 1) mixture.observe(gates[node]!, kinds, c * inputs, estimates[c]!, right);
+        if (guideKinds[c]! >= 0) guide!.observe(guideKinds[c]!, estimates[c]!, right);
+      }
       let child = node + 1;
       while (child < tree.size && (tree.parents[child] !== node || tree.token(child) !== token)) child++;
       node = child;
@@ -180,8 +212,10 @@ export function mixed(name: string, predictors: readonly Predictor[], mixture: M
       for (const predictor of predictors) predictor.accept(emitted, pass);
       for (const token of emitted) append(token);
     },
-    propose(limit, price): Draft {
+    guided: guide !== undefined,
+    propose(limit, price, state): Draft {
       tree.begin(last);
+      if (guide && state) guide.begin(state);
       candidates = 0;
       reach[0] = 1;
       begins[0] = -1;
@@ -206,7 +240,7 @@ export function mixed(name: string, predictors: readonly Predictor[], mixture: M
         begins[node] = -1;
         draft.tokens.push(tokens[best]!);
         draft.parents.push(parent - 1);
-        draft.probabilities.push(estimates[best]!);
+        draft.probabilities.push(chances[best]!);
         draft.sources.push(sourceOf(best));
         if (draft.tokens.length < most) expand(node);
       }
@@ -219,6 +253,7 @@ export function mixed(name: string, predictors: readonly Predictor[], mixture: M
 
   /** The predictor whose guess had the best odds. */
   function sourceOf(candidate: number): string {
+    if (predicted[candidate] === 0) return "guide";
     let best = 0;
     for (let i = 1; i < inputs; i++)
       if (
@@ -237,5 +272,9 @@ function kindIn(guesses: Guesses, token: number): number {
 
 const MOST_NODES = 65;
 const MOST_CANDIDATES = MOST_NODES * MOST_GUESSES;
+/** In place of the kind of a guide's guess: it made none, or knows that nothing else may follow. */
+const PREDICTED = -1;
+const CERTAIN = -2;
+const CERTAIN_CHANCE = 0.999;
 /** On the flattest curve measured, a place in the pass costs more. */
 const NEGLIGIBLE = 0.01;

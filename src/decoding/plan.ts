@@ -55,12 +55,19 @@ export function fixedLength(length: number): Planner {
  * each pass's own tokens per cost instead would favour short passes). A drafter's claims are believed as far as they
  * came true, so one that is always wrong ends up costing less than 1 % (plan.test.ts).
  *
- * For one drafter; it keeps what it learned when the text changes. `costs` may be shared.
+ * For one drafter; it keeps what it learned when the text changes. `costs` may be shared. `isLight`: a draft costs next to
+ * nothing, so the first ones need not be short. `isGuided`: most of what it costs are masks, which the passes need anyway.
  */
-export function adaptiveLength(costs: CostModel): Planner {
+export function adaptiveLength(
+  costs: CostModel,
+  {
+    isLight = false,
+    isGuided = false,
+  }: { readonly isLight?: boolean | undefined; readonly isGuided?: boolean | undefined } = {},
+): Planner {
   let tokens = RATE_WINDOW;
   let cost = RATE_WINDOW;
-  // The first calls of a drafter run unoptimised, a hundred times slower: a median, not a mean.
+  // The first calls of a drafter run unoptimised, a hundred times slower: no mean.
   const draftMsPerToken = new Recent(DRAFT_SAMPLES);
   let idle = 0;
   let claimed = 0;
@@ -80,14 +87,14 @@ export function adaptiveLength(costs: CostModel): Planner {
   const rate = () => Math.max(texts / costs.relative(texts, past), (CAUTION * tokens) / cost);
   const draftCost = () => {
     const single = costs.ms(1, past);
-    const cost =
-      single === undefined || draftMsPerToken.size < FIRST_DRAFTS
-        ? 0
-        : draftMsPerToken.quantile(0.5) / single;
+    const known = draftMsPerToken.size;
+    if (single === undefined || known === 0 || (isLight && known < FIRST_DRAFTS)) return 0;
+    // What makes a light drafter slow is cold code, not the draft.
+    const cost = draftMsPerToken.quantile(isLight ? 0 : 0.5) / single;
     // Of a cheap drafter most is the call's own price, however short the draft; as the price of its tokens it would cut
     // drafts that pay. Beside other texts, where drafts are short, it would end drafting for good: there `sharedGain`
     // weighs it.
-    return cost < (others > 0 ? CHEAP_CALL : FREE_DRAFT) ? 0 : cost;
+    return cost < (others > 0 || isGuided ? CHEAP_CALL : FREE_DRAFT) ? 0 : cost;
   };
 
   // The other texts' rows would be measured too.
@@ -108,9 +115,10 @@ export function adaptiveLength(costs: CostModel): Planner {
       // A longer draft would push the length that is to be measured out of reach.
       const longest = Math.min(most, (probe() ?? costs.maxLength) - 1);
       if (longest === 0) return 0;
-      if (draftMsPerToken.size < FIRST_DRAFTS || idle >= RETRY_PASSES) return Math.min(longest, FIRST_DRAFT);
       const each = draftCost();
-      if (each === 0) return longest;
+      const known = draftMsPerToken.size;
+      if (each === 0 && (isLight || known > 0)) return longest;
+      if (known < FIRST_DRAFTS || idle >= RETRY_PASSES) return Math.min(longest, FIRST_DRAFT);
       // A drafter that pays for each token must decide before it sees the draft: reckon with the usual acceptance.
       const reach: number[] = [];
       for (let depth = 0; depth < longest; depth++) {

@@ -3,6 +3,7 @@ import type { Siblings } from "./consensus.js";
 import type { CostModel } from "./cost-model.js";
 import { draftModel } from "./draft-model.js";
 import { type Drafter, noDrafter } from "./drafter.js";
+import { guideGuesser } from "./guide.js";
 import { jacobi } from "./jacobi.js";
 import { lookahead } from "./lookahead.js";
 import { matches } from "./matches.js";
@@ -22,6 +23,8 @@ export interface StrategyContext {
   readonly memory?: DraftMemory | undefined;
   /** The other samples of the same prompt, where there are some. */
   readonly siblings?: Siblings | undefined;
+  /** The text will be guided; default false. */
+  readonly guided?: boolean;
   /** Draft exactly so many tokens, 1 or more; default: as many as pay. */
   readonly draftLength?: number | undefined;
   /** Opens a sequence of the draft model; called by strategies whose `needs` says so. */
@@ -36,6 +39,8 @@ interface StrategyEntry {
   readonly needs: "nothing" | "draft model";
   /** Draft so many tokens, for methods that learn from all their rows or not at all; default: as many as pay. */
   readonly draftLength?: number;
+  /** A draft costs microseconds; default false. */
+  readonly isLight?: boolean | undefined;
   readonly drafter: (context: StrategyContext) => Drafter;
 }
 
@@ -53,20 +58,23 @@ export const strategies = {
     summary: "Repeats what followed the same words before, in the prompt or the answer.",
     source: "Prompt lookup decoding (Saxena 2023); SAM decoding (Hu et al. 2024), arXiv:2411.10666",
     needs: "nothing",
-    drafter: ({ memory }) => mix("lookup", memory, () => [matches(MOST_NODES)]),
+    isLight: true,
+    drafter: (context) => mix("lookup", context, () => [matches(MOST_NODES)]),
   },
   ngram: {
     summary: "Says what most often followed the last one to four tokens in the model's earlier texts.",
     source: "n-gram models with backing off (Katz 1987); REST (He et al. 2023), arXiv:2311.08252",
     needs: "nothing",
-    drafter: ({ memory }) => mix("ngram", memory, (m) => [ngrams(m.ngrams)]),
+    isLight: true,
+    drafter: (context) => mix("ngram", context, (m) => [ngrams(m.ngrams)]),
   },
   recycle: {
     summary:
       "Repeats what the model wanted to say behind the same tokens, in rejected drafts too; runners-up are tried.",
     source: "Token recycling (Luo et al. 2024), arXiv:2408.08696",
     needs: "nothing",
-    drafter: ({ memory }) => mix("recycle", memory, (m) => [recycled(m.recycled, RUNNERS_UP)]),
+    isLight: true,
+    drafter: (context) => mix("recycle", context, (m) => [recycled(m.recycled, RUNNERS_UP)]),
   },
   lookahead: {
     summary: "Refines guesses in a window by Jacobi steps, and verifies the n-grams that come out of it.",
@@ -117,8 +125,9 @@ export const strategies = {
       "The default: a tree of the likeliest guesses of lookup, ngram and recycle together, as far as it pays.",
     source: "docs/methods.md",
     needs: "nothing",
-    drafter: ({ memory, siblings }) =>
-      mix(siblings ? "auto, consensus" : "auto", memory, (m) => [
+    isLight: true,
+    drafter: ({ siblings, ...context }) =>
+      mix(siblings ? "auto, consensus" : "auto", context, (m) => [
         matches(MOST_NODES),
         ngrams(m.ngrams),
         recycled(m.recycled, 0),
@@ -129,11 +138,12 @@ export const strategies = {
 
 function mix(
   name: string,
-  memory: DraftMemory = new DraftMemory(),
+  { memory = new DraftMemory(), guided = false }: Pick<StrategyContext, "memory" | "guided">,
   predictors: (memory: DraftMemory) => Predictor[],
 ): Drafter {
   const list = predictors(memory);
-  return mixed(name, list, memory.mixture(name, list));
+  const guide = guided ? guideGuesser(MOST_NODES, memory.guides) : undefined;
+  return mixed(name, list, memory.mixture(name, list), guide);
 }
 
 const MOST_NODES = 65;
@@ -157,7 +167,7 @@ export function openStrategy(name: Strategy, context: StrategyContext): OpenStra
     name === "none"
       ? fixedLength(0)
       : draftLength === undefined
-        ? adaptiveLength(costs)
+        ? adaptiveLength(costs, { isLight: entry.isLight, isGuided: context.guided })
         : fixedLength(draftLength);
   return { drafter, planner, [Symbol.dispose]: () => drafter[Symbol.dispose]() };
 }

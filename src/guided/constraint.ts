@@ -23,8 +23,16 @@ export interface GuideState {
    * they cost no choice; the last may be split otherwise, since it may go on into what is free.
    */
   forced(limit: number): number[];
-  /** Where the text has a choice: the ways on behind which more text is forced, that text's tokens each. */
-  branches(limit: number): number[][];
+  /** Where at most a token must follow: the ways on behind it after which more must, at most four, the longest first. */
+  readonly ways: readonly Way[];
+}
+
+/** A way on where the text has a choice. */
+export interface Way {
+  /** The byte that chooses it. */
+  readonly byte: number;
+  /** What must come before it, the byte, and what must follow, as the tokenizer splits all of it. */
+  readonly tokens: readonly number[];
 }
 
 /** A guide and a vocabulary, ready to make masks. What is computed is kept, for later texts too. */
@@ -232,11 +240,27 @@ export function constraint(network: Network, vocabulary: GuideVocabulary): Const
   };
 
   /** Nothing where the tokenizer adds to the text, as some do at its beginning. */
-  const tokensOf = (text: Uint8Array, limit: number): number[] => {
+  const tokensOf = (text: Uint8Array): number[] => {
     const tokens = tokenizer.encode(wholeCharacters(text));
     let at = 0;
     for (const token of tokens) for (const byte of tokenizer.bytes(token)) if (byte !== text[at++]) return [];
-    return tokens.slice(0, limit);
+    return tokens;
+  };
+
+  const waysFrom = (from: Configuration): Way[] => {
+    const before = forcedText(from);
+    let at: Configuration | undefined = from;
+    for (const byte of before) at = at && automaton.step(at, byte);
+    if (!at) return [];
+    const fork = at;
+    return automaton
+      .singleBytes(fork)
+      .map((byte) => ({ byte, text: forcedText(automaton.step(fork, byte), [...before, byte]) }))
+      .filter(({ text }) => text.length > before.length + 1)
+      .sort((a, b) => b.text.length - a.text.length)
+      .slice(0, maxWays)
+      .map(({ byte, text }) => ({ byte, tokens: tokensOf(text) }))
+      .filter(({ tokens }) => tokens.length > 0);
   };
 
   const stateAt = (configuration: Configuration): GuideState => {
@@ -245,10 +269,11 @@ export function constraint(network: Network, vocabulary: GuideVocabulary): Const
     // The text that must follow as the tokenizer splits it; the last token may go on into what is free.
     let known: readonly number[] | undefined;
     const forced = () => {
-      known ??= tokensOf(forcedText(configuration), Number.POSITIVE_INFINITY);
+      known ??= tokensOf(forcedText(configuration));
       return known;
     };
     let only: Int32Array | undefined;
+    let ways: readonly Way[] | undefined;
     state = {
       get mask() {
         if (forced().length < 2) return maskOf(configuration);
@@ -276,15 +301,9 @@ export function constraint(network: Network, vocabulary: GuideVocabulary): Const
           return tokenizer.eosId === undefined ? [] : [tokenizer.eosId].slice(0, limit);
         return forced().slice(0, limit);
       },
-      branches(limit) {
-        return automaton
-          .singleBytes(configuration)
-          .map((byte) => forcedText(automaton.step(configuration, byte), [byte]))
-          .filter((text) => text.length > 1)
-          .sort((a, b) => b.length - a.length)
-          .slice(0, maxBranches)
-          .map((text) => tokensOf(text, limit))
-          .filter((tokens) => tokens.length > 0);
+      get ways() {
+        ways ??= forced().length > 1 ? [] : waysFrom(configuration);
+        return ways;
       },
     };
     states.set(configuration, state);
@@ -294,7 +313,7 @@ export function constraint(network: Network, vocabulary: GuideVocabulary): Const
 }
 
 const maxForcedBytes = 256;
-const maxBranches = 3;
+const maxWays = 4;
 
 function wholeCharacters(bytes: Uint8Array): string {
   return new TextDecoder("utf-8").decode(bytes, { stream: true });
