@@ -1,4 +1,5 @@
-import { readFileSync } from "node:fs";
+import { mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { tmpdir } from "node:os";
 import path from "node:path";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import * as outrider from "../src/index.js";
@@ -13,6 +14,7 @@ import {
   tokensPerPass,
 } from "../src/index.js";
 import { embeddedGoldens, embeddedModel, goldenModel } from "./support/engines.js";
+import { type ArrayValue, describeGguf, writeGguf } from "./support/gguf-writer.js";
 
 const strategies: Strategy[] = ["none", "lookup", "recycle", "auto"];
 
@@ -596,6 +598,28 @@ describe("logits", () => {
     expect(await model.score({ prompt: "a", tokens: [] })).toMatchObject({ logprobs: [], top: [] });
     await expect(model.score({ prompt: "", tokens: "a" })).rejects.toMatchObject({ param: "prompt" });
   });
+});
+
+test("a token that the model has and its tokenizer does not adds no text", async () => {
+  const described = describeGguf(readFileSync(goldenModel("llama-gqa-untied")));
+  const metadata = described.metadata.map((entry) => {
+    const most = {
+      "tokenizer.ggml.tokens": 270,
+      "tokenizer.ggml.token_type": 270,
+      "tokenizer.ggml.merges": 5,
+    };
+    const count = most[String(entry.key) as keyof typeof most];
+    const value = entry.value as ArrayValue;
+    return count ? { ...entry, value: { ...value, items: value.items.slice(0, count) } } : entry;
+  });
+  const folder = mkdtempSync(path.join(tmpdir(), "outrider-"));
+  const file = path.join(folder, "padded.gguf");
+  writeFileSync(file, writeGguf({ ...described, metadata }).bytes);
+  await using padded = await load(file);
+  expect([padded.tokenizer.vocabSize, padded.info.config.vocab]).toEqual([270, 280]);
+  const result = await run([3, 4, 5], { maxTokens: 2, logitBias: { 275: 100 }, top: 1 }, padded);
+  expect(result).toMatchObject({ tokens: [275, 275], text: "", finishReason: "length" });
+  rmSync(folder, { recursive: true });
 });
 
 describe("a draft model", () => {

@@ -753,7 +753,11 @@ export class Model implements AsyncDisposable {
   #piece(step: DecodedStep, stream: TextStream, result: GenerationResult, top: number): Piece {
     let text = "";
     let taken = 0;
-    while (taken < step.tokens.length && !stream.stopped) text += stream.push(step.tokens[taken++]!);
+    while (taken < step.tokens.length && !stream.stopped) {
+      const token = step.tokens[taken++]!;
+      // A model's matrices may have more rows than its tokenizer has tokens; those add no text.
+      if (token < this.tokenizer.vocabSize) text += stream.push(token);
+    }
     const tokens = step.tokens.slice(0, taken);
     const logprobs = Array.from(step.logprobs.subarray(0, taken));
     result.tokens.push(...tokens);
