@@ -11,7 +11,10 @@ export interface DrawnPass {
   readonly parents: readonly number[];
   /** The model's distribution behind a token of the pass; [vocab], adds up to 1. Fresh: it is overwritten. */
   probabilities(row: number): Float64Array;
-  /** What a drafted token was drawn from; undefined: the drafter would have proposed it in any case. */
+  /**
+   * What a drafted token was drawn from; undefined: the drafter would have proposed it in any case. A draft model's
+   * output may be narrower than the model's: what is missing is 0.
+   */
   proposal?(node: number): Float64Array | undefined;
   /** Uniform over 0 to 1, independent for every call. */
   uniform(): number;
@@ -69,7 +72,10 @@ export function verifyBlock(pass: DrawnPass, endIds: ReadonlySet<number>, paddin
       const next = pass.proposal?.(i + 1);
       let rest = 0;
       for (let t = 0; t < p.length; t++)
-        rest += Math.max(0, weight * p[t]! - (next === undefined ? (t === tokens[i + 1] ? 1 : 0) : next[t]!));
+        rest += Math.max(
+          0,
+          weight * p[t]! - (next === undefined ? (t === tokens[i + 1] ? 1 : 0) : (next[t] ?? 0)),
+        );
       chance = rest === 0 && weight === 1 ? 1 : rest / (rest + 1 - weight);
     }
     // Every length gets its own chance: a refusal does not end the walk.
@@ -106,7 +112,7 @@ function without(p: Float64Array, token: number): void {
 /** p becomes the part of `weight` × p above q, normalised. */
 function residual(p: Float64Array, q: Float64Array, weight: number): void {
   const before = p.slice();
-  for (let t = 0; t < p.length; t++) p[t] = Math.max(0, weight * p[t]! - q[t]!);
+  for (let t = 0; t < p.length; t++) p[t] = Math.max(0, weight * p[t]! - (q[t] ?? 0));
   normalise(p, before);
 }
 
