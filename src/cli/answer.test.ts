@@ -1,7 +1,7 @@
 import { afterEach, expect, test, vi } from "vitest";
 import { newStats } from "../decoding/stats.js";
 import { Generation, type GenerationResult, OutriderError, type Piece } from "../index.js";
-import { type ShowFlags, showAnswer, summary } from "./answer.js";
+import { answerJson, type ShowFlags, showAnswer, summary } from "./answer.js";
 
 afterEach(() => vi.restoreAllMocks());
 
@@ -100,4 +100,13 @@ test("the line of statistics", () => {
     "1,234 tokens · 617 tokens/s · 617 passes · 2.00 tokens/pass · auto",
   );
   expect(summary({ ...result, stats }, 1234)).toMatch(/ · auto · cut at 1,234 tokens$/);
+});
+
+test("JSON does not call a text exact that rejection drew", () => {
+  const exact = (flags: Parameters<typeof answerJson>[3]) =>
+    JSON.parse(answerJson(1, "m", result, flags)).exact;
+  expect(exact({})).toBe(true);
+  expect(exact({ verify: "coupled", temperature: 1 })).toBe(true);
+  expect(exact({ verify: "rejection", temperature: 0 })).toBe(true);
+  expect(exact({ verify: "rejection", temperature: 1 })).toBe(false);
 });

@@ -6,7 +6,7 @@ import {
   tokensPerSecond,
 } from "../index.js";
 import { goesInCircles } from "./circles.js";
-import { defaultMaxTokens } from "./options.js";
+import { type AnswerFlags, defaultMaxTokens } from "./options.js";
 import { count, figures } from "./table.js";
 import { paint } from "./terminal.js";
 
@@ -75,14 +75,26 @@ function whyCut({ finishReason, tokens }: GenerationResult, circles: boolean): s
     : "It was cut where the context is full; --context N sets its size.";
 }
 
+type DrawFlags = Pick<AnswerFlags, "verify" | "temperature">;
+
+/** Whether the text is that of plain decoding: rejection keeps the distribution of texts only. */
+function isExact({ verify, temperature = 0 }: DrawFlags): boolean {
+  return verify !== "rejection" || temperature === 0;
+}
+
 /** One answer as one line of JSON; the keys do not change between releases. */
-export function answerJson(id: string | number, model: string, result: GenerationResult): string {
+export function answerJson(
+  id: string | number,
+  model: string,
+  result: GenerationResult,
+  flags: DrawFlags,
+): string {
   const { stats } = result;
   return JSON.stringify({
     id,
     model,
     strategy: result.strategy,
-    exact: true, // no strategy changes the output
+    exact: isExact(flags),
     seed: result.seed,
     prompt_tokens: result.promptTokens,
     tokens: result.tokens,

@@ -67,7 +67,7 @@ async function answer(model: Model, { id, prompt }: Question, flags: GenerateFla
     return showSamples(model, id, prompt, { ...options, n: flags.samples, spread: flags.sampling }, flags);
   }
   const run = model.generate(prompt, options);
-  if (flags.json) process.stdout.write(`${answerJson(id, model.info.name, await run.result)}\n`);
+  if (flags.json) process.stdout.write(`${answerJson(id, model.info.name, await run.result, flags)}\n`);
   else await showAnswer(run, flags);
 }
 

@@ -8,10 +8,11 @@ import {
   type SampleOptions,
 } from "../index.js";
 import { answerJson } from "./answer.js";
+import type { AnswerFlags } from "./options.js";
 import { figures } from "./table.js";
 import { paint } from "./terminal.js";
 
-export interface SampleFlags {
+export interface SampleFlags extends Pick<AnswerFlags, "verify" | "temperature"> {
   readonly json?: boolean;
   readonly quiet?: boolean;
   readonly vote?: boolean;
@@ -40,7 +41,7 @@ function asJson(
   flags: SampleFlags,
 ): string[] {
   const lines = results.map((result, sample) =>
-    JSON.stringify({ sample, code: result.code, ...JSON.parse(answerJson(id, model, result)) }),
+    JSON.stringify({ sample, code: result.code, ...JSON.parse(answerJson(id, model, result, flags)) }),
   );
   if (!flags.vote) return lines;
   const vote = majorityVote(results);
