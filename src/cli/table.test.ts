@@ -1,5 +1,5 @@
-import { describe, expect, test } from "vitest";
-import { count, figures, megabytes, table } from "./table.js";
+import { describe, expect, test, vi } from "vitest";
+import { count, figures, megabytes, table, wrap } from "./table.js";
 
 describe("table", () => {
   test("aligns numbers to the right, and leaves no blanks at the ends of lines", () => {
@@ -22,6 +22,21 @@ describe("table", () => {
       "short  one two three four five     1,000",
       "       six seven eight nine ten",
     ]);
+  });
+
+  test.each([
+    [true, 40, 40],
+    [true, 200, 80],
+    [true, 0, 80],
+    [false, 40, 80],
+  ])("fits the terminal: terminal %s, %i columns", (isTTY, columns, width) => {
+    vi.stubGlobal("process", { ...process, stdout: { isTTY, columns } });
+    const text = "word ".repeat(40).trimEnd();
+    const most = (lines: string[]) => Math.max(...lines.map((line) => line.length));
+    expect(most(table("ll", ["key", "value"], [["k", text]]))).toBeGreaterThan(width - 6);
+    expect(most(table("ll", ["key", "value"], [["k", text]]))).toBeLessThanOrEqual(width);
+    expect(most(wrap(text))).toBe(width - 1);
+    vi.unstubAllGlobals();
   });
 
   test("a word that is too long, a path for one, stays whole", () => {

@@ -1,3 +1,6 @@
+/** Of a line: 80 characters, or a terminal's where it is narrower. */
+const fitting = (): number => Math.min(80, (process.stdout.isTTY && process.stdout.columns) || 80);
+
 /**
  * Lines of a table at most `width` characters wide. `align` has one letter a column: l or r. Where the whole would be
  * too wide, the widest column on the left side gives way: its cells go on in further lines, words are never cut.
@@ -6,7 +9,7 @@ export function table(
   align: string,
   head: readonly string[],
   rows: readonly (readonly string[])[],
-  width = 80,
+  width = fitting(),
 ): string[] {
   const widths = head.map((title, i) => Math.max(title.length, ...rows.map((row) => row[i]!.length)));
   const total = () => widths.reduce((sum, w) => sum + w, 2 * (widths.length - 1));
@@ -28,7 +31,7 @@ export function table(
 }
 
 /** Lines of at most `width` characters; a longer word, a path for one, stands whole on a line of its own. */
-export function wrap(text: string, width = 80): string[] {
+export function wrap(text: string, width = fitting()): string[] {
   const lines: string[] = [];
   for (const word of text.split(" ")) {
     const last = lines.at(-1);
