@@ -5,7 +5,8 @@
  *   node bench/guided.mjs [--model MODEL] [--repetitions 3]
  *
  * Both strategies answer each prompt in turns, each with a model of its own (what one learned would speed the other up)
- * that is loaded anew for every repetition. Medians over repetitions; every pair of answers is compared.
+ * that is loaded anew for every repetition. Medians over repetitions, and beside them the ratio of each answer's quicker
+ * times, for a machine that does other things too; every pair of answers is compared.
  */
 import { parseArgs } from "node:util";
 import { embeddedModel, load } from "../dist/index.js";
@@ -120,7 +121,14 @@ const others = [
 ];
 
 const strategies = ["none", "auto"];
-const newTotals = () => ({ ratios: [], tokens: 0, passes: 0, different: 0, answers: 0 });
+const newTotals = () => ({
+  ratios: [],
+  ms: { none: [], auto: [] },
+  tokens: 0,
+  passes: 0,
+  different: 0,
+  answers: 0,
+});
 const groups = { "new schemas": newTotals(), "schemas seen before": newTotals() };
 for (let repetition = 0; repetition < Number(values.repetitions); repetition++) {
   const models = new Map();
@@ -134,7 +142,10 @@ for (let repetition = 0; repetition < Number(values.repetitions); repetition++) 
       const answers = {};
       for (const strategy of i % 2 ? strategies : strategies.toReversed())
         answers[strategy] = await run(strategy, name === "new schemas" ? prompt : others[i], schema);
-      for (const strategy of strategies) ms[strategy] += answers[strategy].stats.decodeMs;
+      for (const strategy of strategies) {
+        ms[strategy] += answers[strategy].stats.decodeMs;
+        totals.ms[strategy][i] = [...(totals.ms[strategy][i] ?? []), answers[strategy].stats.decodeMs];
+      }
       totals.tokens += answers.auto.stats.tokens;
       totals.passes += answers.auto.stats.passes;
       totals.answers++;
@@ -144,7 +155,11 @@ for (let repetition = 0; repetition < Number(values.repetitions); repetition++) 
   }
   for (const model of models.values()) await model.close();
 }
-for (const [name, { ratios, tokens, passes, answers, different }] of Object.entries(groups))
+/** The sum of each answer's time at its lower quartile: what it takes where nothing else disturbs it. */
+const undisturbed = (answers) =>
+  answers.reduce((sum, ms) => sum + ms.toSorted((a, b) => a - b)[Math.floor((ms.length - 1) / 4)], 0);
+
+for (const [name, { ratios, ms, tokens, passes, answers, different }] of Object.entries(groups))
   console.log(
     JSON.stringify({
       bench: "guided-json",
@@ -152,6 +167,7 @@ for (const [name, { ratios, tokens, passes, answers, different }] of Object.entr
       tasks: tasks.length,
       repetitions: ratios.length,
       speedup: summary(ratios),
+      undisturbed: round(undisturbed(ms.none) / undisturbed(ms.auto)),
       tokensPerPass: round(tokens / passes),
       answers,
       different,
