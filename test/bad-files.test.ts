@@ -321,6 +321,13 @@ describe("paths", () => {
     }
   });
 
+  test("a name of the hub without its hf: is told how to be written", async () => {
+    await expect(openGguf("owner/model-GGUF")).rejects.toMatchObject({
+      code: "ERR_PATH",
+      message: "owner/model-GGUF: no such file; of the hub's models it would be hf:owner/model-GGUF",
+    });
+  });
+
   test.skipIf(process.platform === "win32")("a named pipe: refused, not waited for", async () => {
     const path = join(folder, "pipe");
     spawnSync("mkfifo", [path]);

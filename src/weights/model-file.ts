@@ -142,8 +142,9 @@ export function defaultChunkRows(rowBytes: number): number {
 /** A file that cannot be read, told in words. */
 export function pathError(path: string, cause: unknown): OutriderError {
   const code = (cause as NodeJS.ErrnoException).code ?? String(cause);
+  const hint = /^[\w.-]+\/[\w.:-]+$/.test(path) ? `; of the hub's models it would be hf:${path}` : "";
   const problems: Record<string, string | undefined> = {
-    ENOENT: "no such file",
+    ENOENT: `no such file${hint}`,
     ENOTDIR: "no such file: a part of the path is not a folder",
     EISDIR: "this is a folder, expected a model file",
     EACCES: "no permission to read this file",
