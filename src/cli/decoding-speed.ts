@@ -50,17 +50,16 @@ export async function measureDecoding(
     if (result.finishReason === "abort") throw new OutriderError("ERR_ABORTED", "The benchmark was stopped.");
     return result;
   };
-  const known = await model.draftMemory.save();
-  const fresh = async () => {
+  const known = await DraftMemory.unpack(await model.draftMemory.save());
+  const fresh = () => {
     const memory = new DraftMemory();
-    await memory.load(known, model.tokenizer.vocabSize);
+    memory.add(known, model.tokenizer.vocabSize);
     return memory;
   };
   for (const strategy of strategies) await answer(prompts[0]!, strategy); // warm-up
   const runs: Run[] = [];
   for (let repetition = 0; repetition < repetitions; repetition++) {
-    const memories = new Map<Strategy, DraftMemory>();
-    for (const strategy of strategies) memories.set(strategy, await fresh());
+    const memories = new Map(strategies.map((strategy) => [strategy, fresh()]));
     for (const [i, prompt] of prompts.entries()) {
       onPrompt?.(repetition, i);
       const answers: { strategy: Strategy; tokens: string; stats: DecodeStats }[] = [];
