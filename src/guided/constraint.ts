@@ -146,15 +146,12 @@ export function constraint(network: Network, vocabulary: GuideVocabulary): Const
     for (let node = 1; node < end[0]!; ) {
       const after = end[node]!;
       const next = deepest[node]! > bytes ? automaton.step(path[depth[node]! - 1]!, byte[node]!) : undefined;
+      if (next?.isComplete && after > node + 1 && depth[node]! > bytes) exits.push(node);
       if (next && next.frames.length > 0) {
-        if (next.isComplete && after > node + 1 && depth[node]! > bytes) exits.push(node);
         path[depth[node]!] = next;
         node++;
       } else {
-        if (deepest[node]! > bytes) {
-          mark(mask, tokensAt[next ? node + 1 : node]!, tokensAt[after]!, false);
-          if (next?.isComplete && after > node + 1 && depth[node]! > bytes) exits.push(node);
-        }
+        if (deepest[node]! > bytes) mark(mask, tokensAt[next ? node + 1 : node]!, tokensAt[after]!, false);
         node = after;
       }
     }
