@@ -13,8 +13,8 @@ int checked(int64_t value, int64_t most, const char* what) {
   return int(value);
 }
 // 4096 layers of 4096 heads in 2^24 blocks do not fit 64 bits.
-size_t bytes(int layers, int blocks, int heads, size_t blockBytes) {
-  const double total = double(layers) * blocks * heads * double(blockBytes);
+size_t bytes(int layers, size_t blocks, int heads, size_t blockBytes) {
+  const double total = double(layers) * double(blocks) * heads * double(blockBytes);
   if (total > 0x1p46) throw programError("cache: " + std::to_string(int64_t(total / 0x1p30)) + " GiB, expected at most 65536");
   return addressable(total, "keys or values");
 }
@@ -30,7 +30,7 @@ Cache::Cache(int64_t layers_, int64_t heads_, int64_t headDim_, int64_t blocks_,
       headDim(checked(headDim_, 4096, "the head size")), blocks(checked(blocks_, 1 << 24, "the number of blocks")),
       half(half_), valueStride((headDim + kLanes - 1) / kLanes * kLanes), element_(half ? 2 : 4),
       keyBytes_(size_t(headDim) * kLanes * element_), valueBytes_(size_t(valueStride) * kLanes * element_),
-      keys_(bytes(layers, blocks, heads, keyBytes_), false), values_(bytes(layers, blocks, heads, valueBytes_), false) {}
+      keys_(bytes(layers, runs(blocks) * kRun, heads, keyBytes_), false), values_(bytes(layers, runs(blocks) * kRun, heads, valueBytes_), false) {}
 
 void Cache::store(const Kernels& kernels, int layer, int cell, const float* k, const float* v) {
   const int block = cell / kLanes, lane = cell % kLanes;

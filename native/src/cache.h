@@ -30,8 +30,13 @@ class Cache {
   std::mutex busy;  // held by a running pass and by copy
 
  private:
-  // Block by block, so that what is resident grows with the positions in use, huge pages or not.
-  size_t index(int layer, int block, int head) const { return (size_t(block) * layers + layer) * heads + head; }
+  // Blocks that follow each other lie side by side, so that the processor reads a long past ahead; but few of them, so
+  // that what is resident grows with the positions in use, huge pages or not.
+  static constexpr int kRun = 16;
+  static size_t runs(int64_t blocks) { return size_t(blocks + kRun - 1) / kRun; }
+  size_t index(int layer, int block, int head) const {
+    return ((size_t(block / kRun) * layers + layer) * heads + head) * kRun + size_t(block % kRun);
+  }
   size_t element_, keyBytes_, valueBytes_;
   Memory keys_, values_;
 };

@@ -26,9 +26,6 @@ LANES_INLINE void finish(const MatmulArgs& a, int row, int tile, Float y) {
 LANES_INLINE void fetchNear(const void* from, size_t bytes) {
   for (size_t i = 0; i < bytes; i += 64) __builtin_prefetch(static_cast<const char*>(from) + i, 0, 3);
 }
-LANES_INLINE void fetchSoon(const void* from, size_t bytes) {
-  for (size_t i = 0; i < bytes; i += 64) __builtin_prefetch(static_cast<const char*>(from) + i, 0, 2);
-}
 // For what is read once and comes from memory the next time anyway: the other caches keep what is used between passes.
 LANES_INLINE void fetchOnce(const void* from, size_t bytes) {
   for (size_t i = 0; i < bytes; i += 64) __builtin_prefetch(static_cast<const char*>(from) + i, 0, 0);
@@ -38,13 +35,26 @@ LANES_INLINE void fetchWeights(bool once, const void* from, size_t bytes) {
   else fetchNear(from, bytes);
 }
 
+// Where several pieces of rows go past a tile, the first reads it from memory and the others wait for nothing. So each
+// fetches its share of the next tile, evenly over its own blocks, and memory works all the time.
+struct NextTile {
+  const uint8_t* at;
+  size_t step;
+  LANES_INLINE NextTile(const uint8_t* tile, size_t bytes, int part, int parts, int steps)
+      : at(tile + bytes * size_t(part) / size_t(parts)), step(bytes / size_t(parts * steps) + 1) {}
+  LANES_INLINE void fetch() {
+    fetchNear(at, step);
+    at += step;
+  }
+};
+
 #include "unpack.inl"
 
 template <WeightType type> void matmulQuantised(const MatmulArgs& a);  // of the including file
 
-// piece(Constant<rows>, Constant<tiles>, row, tile) for all of a product, `tiles` being 2 for a pair of tiles where
-// `mostTiles` allows it, in pieces of up to `mostRows` rows, equally many. Within a step of rows, a tile's weights stay in
-// the first cache while the rows go past it.
+// piece(Constant<rows>, Constant<tiles>, row, tile, part, parts) for all of a product, `tiles` being 2 for a pair of
+// tiles where `mostTiles` allows it, in pieces of up to `mostRows` rows, equally many: a tile's `part` of `parts`. Within a
+// step of rows, a tile's weights stay in the first cache while the rows go past it.
 template <int mostRows, int mostTiles, class F>
 LANES_INLINE void forEachPiece(const MatmulArgs& a, F piece) {
   const int step = stepRows(a.xStride);
@@ -57,8 +67,8 @@ LANES_INLINE void forEachPiece(const MatmulArgs& a, F piece) {
       for (int i = 0; i < pieces; i++) {
         const int row = pieceBegin(i);
         withConstant<mostRows>(pieceBegin(i + 1) - row, [&](auto rows) {
-          if (both) piece(rows, Constant<mostTiles>{}, row, tile);
-          else piece(rows, Constant<1>{}, row, tile);
+          if (both) piece(rows, Constant<mostTiles>{}, row, tile, i, pieces);
+          else piece(rows, Constant<1>{}, row, tile, i, pieces);
         });
       }
       tile += both ? 2 : 1;
@@ -234,34 +244,47 @@ template <bool half, int count, int blocks>
     }
 }
 
-// Blocks of keys and values lie far apart, where the processor does not guess them. So many ahead they are fetched.
-constexpr int kFetchAhead = 8;
+// Blocks of keys and values may lie anywhere, where the processor does not guess them. So many ahead they are fetched.
+constexpr int kFetchAhead = 2;
+
+// Queries and vectors of values whose sums are kept in registers at once.
+constexpr int kValueQueries = kAccumulators >= 16 ? 4 : 2;
+constexpr int kValueVectors = larger(1, kAccumulators / kValueQueries);
 
 // o[j][v] += p_t * value_t for positions [begin, end) in order, for `count` queries and `vectors` * 16 of the values.
+// Loops that the compiler does not unroll in time leave the sums in memory (4 queries: 600 instead of 375 ns each).
 template <bool half, int count, int vectors, bool fetch>
-void addValues(const AttentionArgs& a, const float* const* p, int begin, int end, int offset, Float (*o)[4]) {
+[[gnu::noinline]] void addValues(const AttentionArgs& a, const float* const* p, int begin, int end, int offset, Float (*o)[kValueVectors]) {
+  constexpr size_t numberBytes = half ? 2 : 4;
+  const size_t rowBytes = size_t(a.valueStride) * numberBytes;
   Float sum[count][vectors];
+#pragma GCC unroll 4
   for (int j = 0; j < count; j++)
+#pragma GCC unroll 4
     for (int v = 0; v < vectors; v++) sum[j][v] = o[j][v];
   for (int t = begin; t < end;) {
-    const void* values = a.values[t / kLanes];
-    const int blockEnd = smaller(end, (t / kLanes + 1) * kLanes);
-    if (fetch && t + kFetchAhead * kLanes < end)
-      fetchNear(a.values[t / kLanes + kFetchAhead], size_t(a.valueStride) * kLanes * (half ? 2 : 4));
-    for (; t < blockEnd; t++) {
-      const size_t row = size_t(t % kLanes) * a.valueStride + offset;
+    const unsigned block = unsigned(t) / kLanes;
+    const int blockEnd = smaller(end, int(block + 1) * kLanes);
+    if (fetch && t + kFetchAhead * kLanes < end) fetchNear(a.values[block + kFetchAhead], rowBytes * kLanes);
+    const uint8_t* row = static_cast<const uint8_t*>(a.values[block]) + unsigned(t) % kLanes * rowBytes + size_t(offset) * numberBytes;
+    for (; t < blockEnd; t++, row += rowBytes) {
       Float value[vectors];
-      for (int v = 0; v < vectors; v++) value[v] = loadCached<half>(values, row + size_t(v) * kLanes);
+#pragma GCC unroll 4
+      for (int v = 0; v < vectors; v++) value[v] = loadCached<half>(row, size_t(v) * kLanes);
+#pragma GCC unroll 4
       for (int j = 0; j < count; j++)
+#pragma GCC unroll 4
         for (int v = 0; v < vectors; v++) sum[j][v] = fma(broadcast(p[j][t]), value[v], sum[j][v]);
     }
   }
+#pragma GCC unroll 4
   for (int j = 0; j < count; j++)
+#pragma GCC unroll 4
     for (int v = 0; v < vectors; v++) o[j][v] = sum[j][v];
 }
 
 template <bool half, int count, int vectors, bool fetch>
-void weighValues(const AttentionArgs& a, int query, float* const* p, const Float* inverse, int offset) {
+void weighValues(const AttentionArgs& a, int query, float* const* p, const float* inverse, int offset) {
   // Positions that all queries see, then in front of and behind them each query's own.
   int begin = a.first[query], end = a.end[query];
   for (int j = 1; j < count; j++) {
@@ -269,7 +292,7 @@ void weighValues(const AttentionArgs& a, int query, float* const* p, const Float
     end = smaller(end, a.end[query + j]);
   }
   end = larger(begin, end);
-  Float o[count][4];
+  Float o[count][kValueVectors];
   for (int j = 0; j < count; j++) {
     for (int v = 0; v < vectors; v++) o[j][v] = broadcast(0);
     addValues<half, 1, vectors, false>(a, p + query + j, a.first[query + j], smaller(begin, a.end[query + j]), offset, o + j);
@@ -279,18 +302,15 @@ void weighValues(const AttentionArgs& a, int query, float* const* p, const Float
     addValues<half, 1, vectors, false>(a, p + query + j, end, a.end[query + j], offset, o + j);
     for (int v = 0; v < vectors; v++) {
       const int d = offset + v * kLanes;
-      storePart(a.outs[query + j] + d, mul(o[j][v], inverse[j]), smaller(kLanes, a.headDim - d));
+      storePart(a.outs[query + j] + d, mul(o[j][v], broadcast(inverse[query + j])), smaller(kLanes, a.headDim - d));
     }
   }
 }
-
-constexpr size_t kFewValues = size_t(96) << 10;
 
 template <bool half, int count>
 void attend(const AttentionArgs& a, int query, float* const* p) {
   constexpr int chains = smaller(16, kAccumulators);
   constexpr int blocks = count <= chains / 4 ? 4 : count <= chains / 2 ? 2 : 1;
-  constexpr int vectors = count <= kAccumulators / 4 ? 4 : count <= kAccumulators / 2 ? 2 : 1;
 
   int begin = a.first[query], end = a.end[query];
   for (int j = 1; j < count; j++) {
@@ -299,23 +319,17 @@ void attend(const AttentionArgs& a, int query, float* const* p) {
   }
   int block = begin / kLanes;
   const int lastBlock = (end + kLanes - 1) / kLanes;
-  // Few values come into the second-level cache beside the keys; many would be driven out again before they are used. For
-  // what is near already, fetching costs an eighth of the time.
-  const size_t keyBytes = size_t(a.headDim) * kLanes * (half ? 2 : 4), valueBytes = size_t(a.valueStride) * kLanes * (half ? 2 : 4);
-  const bool few = size_t(lastBlock - block) * valueBytes <= kFewValues;
+  const size_t keyBytes = size_t(a.headDim) * kLanes * (half ? 2 : 4);
   if (a.cold)
     for (int b = block; b < smaller(block + kFetchAhead, lastBlock); b++) fetchNear(a.keys[b], keyBytes);
   for (; block + blocks <= lastBlock; block += blocks) {
     if (a.cold)
-      for (int b = block; b < block + blocks; b++) {
-        if (b + kFetchAhead < lastBlock) fetchNear(a.keys[b + kFetchAhead], keyBytes);
-        if (few) fetchSoon(a.values[b], valueBytes);
-      }
+      for (int b = block; b < smaller(block + blocks, lastBlock - kFetchAhead); b++) fetchNear(a.keys[b + kFetchAhead], keyBytes);
     scores<half, count, blocks>(a, query, block, p);
   }
   for (; block < lastBlock; block++) scores<half, count, 1>(a, query, block, p);
 
-  Float inverse[count];
+  float inverse[kMaxQueries];
   for (int j = 0; j < count; j++) {
     float* row = p[query + j];
     const int from = a.first[query + j] / kLanes * kLanes, to = a.end[query + j];
@@ -327,17 +341,24 @@ void attend(const AttentionArgs& a, int query, float* const* p) {
       store(row + t, e);
       z = add(z, e);
     }
-    inverse[j] = broadcast(1.0f / reduceAdd(z));
+    inverse[query + j] = 1.0f / reduceAdd(z);
   }
 
-  int offset = 0;
-  if (a.cold && !few && vectors * kLanes <= a.headDim) {
-    weighValues<half, count, vectors, true>(a, query, p, inverse, offset);
-    offset = vectors * kLanes;
+  constexpr int pieces = (count + kValueQueries - 1) / kValueQueries;
+  for (int i = 0; i < pieces; i++) {
+    const int from = query + count * i / pieces;
+    withConstant<smaller(count, kValueQueries)>(query + count * (i + 1) / pieces - from, [&](auto constant) {
+      constexpr int n = decltype(constant)::value, step = kValueVectors * kLanes;
+      int offset = 0;
+      if (a.cold && i == 0 && step <= a.headDim) {
+        weighValues<half, n, kValueVectors, true>(a, from, p, inverse, offset);
+        offset = step;
+      }
+      for (; offset + step - kLanes < a.headDim; offset += step)
+        weighValues<half, n, kValueVectors, false>(a, from, p, inverse, offset);
+      for (; offset < a.headDim; offset += kLanes) weighValues<half, n, 1, false>(a, from, p, inverse, offset);
+    });
   }
-  for (; offset + (vectors - 1) * kLanes < a.headDim; offset += vectors * kLanes)
-    weighValues<half, count, vectors, false>(a, query, p, inverse, offset);
-  for (; offset < a.headDim; offset += kLanes) weighValues<half, count, 1, false>(a, query, p, inverse, offset);
 }
 
 template <bool half>

@@ -20,7 +20,7 @@ template <WeightType type, int rows, int tiles>
 [[gnu::noinline]] void quantisedTiles(const MatmulArgs& a, int row, int tile) {
   constexpr int quantBytes = type == WeightType::Q8_0 ? 512 : 256, blockBytes = int(tileBytes(type, kBlock));
   const int blocks = a.k / kBlock;
-  const bool once = a.streamed && rows == a.rows;
+  const bool once = rows == 1 && a.rows == 1 && a.streamed;
   const __m256i ones = _mm256_set1_epi16(1);
   const uint8_t* x[rows];
   __m256 y[tiles][rows][2];
@@ -116,7 +116,7 @@ template <WeightType type, int rows>
   constexpr int most = unpackedMost(type);
   constexpr int zero = most > 127 ? 0 : unpackedZero(type);  // larger bytes become signed, without a zero point
   const int blocks = a.k / kBlock;
-  const bool once = a.streamed && rows == a.rows;
+  const bool once = rows == 1 && a.rows == 1 && a.streamed;
   const uint8_t* x[rows];
   __m256 y[rows][2];
   for (int r = 0; r < rows; r++) {
@@ -185,7 +185,7 @@ constexpr int kRowTile = 8;
 // A tile's weights stay in the first cache while the rows stream past it.
 template <WeightType type>
 void matmulQuantised(const MatmulArgs& a) {
-  forEachPiece<kRowTile, pairs(type) ? 2 : 1>(a, [&](auto rows, auto tiles, int row, int tile) {
+  forEachPiece<kRowTile, pairs(type) ? 2 : 1>(a, [&](auto rows, auto tiles, int row, int tile, int, int) {
     if constexpr (pairs(type)) quantisedTiles<type, decltype(rows)::value, decltype(tiles)::value>(a, row, tile);
     else blockTile<type, decltype(rows)::value>(a, row, tile);
   });

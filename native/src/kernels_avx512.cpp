@@ -20,15 +20,18 @@ LANES_INLINE __m512i pairUp(__m512i first, __m512i last) {
   return _mm512_mask_blend_epi16(0xaaaaaaaa, first, _mm512_slli_epi32(last, 16));
 }
 
+// How weights are fetched: as they come, past the outer caches or not, or as the next tile's share (NextTile). Decided
+// outside the loop, where it costs four rows a twentieth.
+enum class Fetch { Once, Near, Shared };
+
 // One tile or a pair at once. A pair shares the loads of the activations, which keep the load ports as busy as the
 // products keep theirs, and few rows get enough sums that do not wait for each other.
-template <WeightType type, int rows, int tiles>
-[[gnu::noinline]] void quantisedTiles(const MatmulArgs& a, int row, int tile) {
+template <WeightType type, int rows, int tiles, Fetch fetch>
+[[gnu::noinline]] void quantisedTiles(const MatmulArgs& a, int row, int tile, int part, int parts) {
   constexpr int quantBytes = type == WeightType::Q8_0 ? 512 : 256, blockBytes = int(tileBytes(type, kBlock));
   constexpr int zeroShift = type == WeightType::Q8_0 ? 7 : 3;  // the weights' zero point is 128 or 8
   constexpr int chains = rows * tiles < 4 ? 2 : 1;             // sums that a dot product of a block is cut into
   const int blocks = a.k / kBlock;
-  const bool once = a.streamed && rows == a.rows;
   const uint8_t* x[rows];
   __m512 y[tiles][rows];
   for (int r = 0; r < rows; r++) {
@@ -38,8 +41,10 @@ template <WeightType type, int rows, int tiles>
   const TileBlocks at = tileBlocks(type, a.weights, a.k, a.paired, tile);
   const uint8_t* block = at.first;
   const size_t scalesAt = size_t(a.k), scaledSumsAt = scalesAt + size_t(blocks) * 4, sumsAt = scaledSumsAt + size_t(blocks) * 4;
+  NextTile next(block + size_t(blocks) * at.step, size_t(blocks) * at.step, part, parts, blocks);
   for (int b = 0; b < blocks; b++, block += at.step) {
-    fetchWeights(once, block + kPrefetchBytes, size_t(tiles * blockBytes));
+    if constexpr (fetch == Fetch::Shared) next.fetch();
+    else fetchWeights(fetch == Fetch::Once, block + kPrefetchBytes, size_t(tiles * blockBytes));
     __m512i acc[tiles][rows][chains];
     for (int t = 0; t < tiles; t++)
       for (int r = 0; r < rows; r++) {
@@ -99,7 +104,6 @@ template <WeightType type, int rows>
   constexpr bool minima = hasMinima(type), halfBlocks = hasHalfBlocks(type);
   constexpr int zero = unpackedZero(type);
   const int blocks = a.k / kBlock;
-  const bool once = a.streamed && rows == a.rows;
   const uint8_t* x[rows];
   __m512 y[rows];
   for (int r = 0; r < rows; r++) {
@@ -108,6 +112,7 @@ template <WeightType type, int rows>
   }
   const TileBlocks at = tileBlocks(type, a.weights, a.k, a.paired, tile);
   const uint8_t* block = at.first;
+  const bool once = rows == 1 && a.rows == 1 && a.streamed;
   const size_t scalesAt = size_t(a.k), scaledSumsAt = scalesAt + size_t(blocks) * 4, sumsAt = scaledSumsAt + size_t(blocks) * 4;
   const size_t halfSumsAt = sumsAt + size_t(blocks) * 4;
   UnpackedScales scales;
@@ -177,11 +182,18 @@ constexpr int kRowTile = 6;
 template <WeightType type>
 void matmulQuantised(const MatmulArgs& a) {
   if constexpr (pairs(type))
-    forEachPiece<kRowTile, 2>(a, [&](auto rows, auto tiles, int row, int tile) {
-      quantisedTiles<type, decltype(rows)::value, decltype(tiles)::value>(a, row, tile);
+    forEachPiece<kRowTile, 2>(a, [&](auto rowCount, auto tileCount, int row, int tile, int part, int parts) {
+      constexpr int rows = decltype(rowCount)::value, tiles = decltype(tileCount)::value;
+      if constexpr (rows >= kRowTile / 2) {
+        if (parts > 1) return quantisedTiles<type, rows, tiles, Fetch::Shared>(a, row, tile, part, parts);
+      }
+      if constexpr (rows == 1) {
+        if (a.streamed && a.rows == 1) return quantisedTiles<type, rows, tiles, Fetch::Once>(a, row, tile, part, parts);
+      }
+      quantisedTiles<type, rows, tiles, Fetch::Near>(a, row, tile, part, parts);
     });
   else
-    forEachPiece<8, 1>(a, [&](auto rows, auto, int row, int tile) { blockTile<type, decltype(rows)::value>(a, row, tile); });
+    forEachPiece<8, 1>(a, [&](auto rows, auto, int row, int tile, int, int) { blockTile<type, decltype(rows)::value>(a, row, tile); });
 }
 
 }  // namespace

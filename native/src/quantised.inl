@@ -71,5 +71,5 @@ template <WeightType type, int rows>
 
 template <WeightType type>
 void matmulQuantised(const MatmulArgs& a) {
-  forEachPiece<kRowTile, 1>(a, [&](auto rows, auto, int row, int tile) { quantisedTile<type, decltype(rows)::value>(a, row, tile); });
+  forEachPiece<kRowTile, 1>(a, [&](auto rows, auto, int row, int tile, int, int) { quantisedTile<type, decltype(rows)::value>(a, row, tile); });
 }
