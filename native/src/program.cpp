@@ -39,8 +39,9 @@ Range share(int total, int chunk, int chunks) {
 // More than the caches of processors hold, as a rule.
 constexpr size_t kMostCached = size_t(64) << 20;
 
-constexpr int kStepTiles = 8;
-constexpr int kStepFloats = (64 + 8 * kStepTiles) * kLanes;
+// Tiles of a product that are finished for all rows of a step, and the room for their results.
+constexpr int kStepFloats = 256 * kLanes;
+int stepTiles(int rows) { return rows > 32 ? 4 : 8; }
 
 // Share of a matrix's tiles; a pair stays together.
 Range share(const Weight& w, int chunk, int chunks) {
@@ -52,7 +53,7 @@ Range share(const Weight& w, int chunk, int chunks) {
 // Cuts a product into steps whose results fit kStepFloats: step(tile, tiles, row, rows).
 template <class Step>
 void forSteps(Range tiles, int rows, size_t rowBytes, Step step) {
-  const int tileStep = rows > 8 ? 2 : kStepTiles, rowStep = stepRows(rowBytes);
+  const int rowStep = stepRows(rowBytes), tileStep = stepTiles(std::min(rows, rowStep));
   for (int r = 0; r < rows; r += rowStep)
     for (int t = tiles.begin; t < tiles.end; t += tileStep)
       step(t, std::min(tileStep, tiles.end - t), r, std::min(rowStep, rows - r));
@@ -761,7 +762,7 @@ void Program::forExperts(int routes, int rows, int in, int inSlots, int experts,
         for (int j = 0; j < n; j++) std::memcpy(gathered.data() + x.rowBytes * size_t(j), rowOf(j), x.rowBytes);
         from = gathered.data();
       }
-      const int tileStep = n > 8 ? 2 : kStepTiles;
+      const int tileStep = stepTiles(n);
       for (int t = first; t < last; t += tileStep) step(e, t, std::min(tileStep, last - t), from, x.rowBytes, slots + i, n);
     }
   }
