@@ -31,8 +31,8 @@ class Cache {
 
  private:
   // Blocks that follow each other lie side by side, so that the processor reads a long past ahead; but few of them, so
-  // that what is resident grows with the positions in use, huge pages or not.
-  static constexpr int kRun = 16;
+  // that what is resident grows with the positions in use, 128 at a time, huge pages or not.
+  static constexpr int kRun = 8;
   static size_t runs(int64_t blocks) { return size_t(blocks + kRun - 1) / kRun; }
   size_t index(int layer, int block, int head) const {
     return ((size_t(block / kRun) * layers + layer) * heads + head) * kRun + size_t(block % kRun);

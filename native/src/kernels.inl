@@ -244,17 +244,18 @@ template <bool half, int count, int blocks>
     }
 }
 
-// Blocks of keys and values may lie anywhere, where the processor does not guess them. So many ahead they are fetched.
+// Blocks of keys and values may lie anywhere, where the processor does not guess them. So many ahead at least they are
+// fetched.
 constexpr int kFetchAhead = 2;
 
-// Queries and vectors of values whose sums are kept in registers at once.
+// Sums that are kept in registers at once: those of so many queries, and of so many vectors of values where there are fewer.
 constexpr int kValueQueries = kAccumulators >= 16 ? 4 : 2;
-constexpr int kValueVectors = larger(1, kAccumulators / kValueQueries);
+constexpr int valueVectors(int queries) { return smaller(4, larger(1, kAccumulators / queries)); }
 
 // o[j][v] += p_t * value_t for positions [begin, end) in order, for `count` queries and `vectors` * 16 of the values.
 // Loops that the compiler does not unroll in time leave the sums in memory (4 queries: 600 instead of 375 ns each).
 template <bool half, int count, int vectors, bool fetch>
-[[gnu::noinline]] void addValues(const AttentionArgs& a, const float* const* p, int begin, int end, int offset, Float (*o)[kValueVectors]) {
+[[gnu::noinline]] void addValues(const AttentionArgs& a, const float* const* p, int begin, int end, int offset, Float (*o)[4]) {
   constexpr size_t numberBytes = half ? 2 : 4;
   const size_t rowBytes = size_t(a.valueStride) * numberBytes;
   Float sum[count][vectors];
@@ -292,7 +293,7 @@ void weighValues(const AttentionArgs& a, int query, float* const* p, const float
     end = smaller(end, a.end[query + j]);
   }
   end = larger(begin, end);
-  Float o[count][kValueVectors];
+  Float o[count][4];
   for (int j = 0; j < count; j++) {
     for (int v = 0; v < vectors; v++) o[j][v] = broadcast(0);
     addValues<half, 1, vectors, false>(a, p + query + j, a.first[query + j], smaller(begin, a.end[query + j]), offset, o + j);
@@ -320,11 +321,12 @@ void attend(const AttentionArgs& a, int query, float* const* p) {
   int block = begin / kLanes;
   const int lastBlock = (end + kLanes - 1) / kLanes;
   const size_t keyBytes = size_t(a.headDim) * kLanes * (half ? 2 : 4);
+  constexpr int ahead = larger(blocks, kFetchAhead);
   if (a.cold)
-    for (int b = block; b < smaller(block + kFetchAhead, lastBlock); b++) fetchNear(a.keys[b], keyBytes);
+    for (int b = block; b < smaller(block + ahead, lastBlock); b++) fetchNear(a.keys[b], keyBytes);
   for (; block + blocks <= lastBlock; block += blocks) {
     if (a.cold)
-      for (int b = block; b < smaller(block + blocks, lastBlock - kFetchAhead); b++) fetchNear(a.keys[b + kFetchAhead], keyBytes);
+      for (int b = block + ahead; b < smaller(block + ahead + blocks, lastBlock); b++) fetchNear(a.keys[b], keyBytes);
     scores<half, count, blocks>(a, query, block, p);
   }
   for (; block < lastBlock; block++) scores<half, count, 1>(a, query, block, p);
@@ -348,14 +350,14 @@ void attend(const AttentionArgs& a, int query, float* const* p) {
   for (int i = 0; i < pieces; i++) {
     const int from = query + count * i / pieces;
     withConstant<smaller(count, kValueQueries)>(query + count * (i + 1) / pieces - from, [&](auto constant) {
-      constexpr int n = decltype(constant)::value, step = kValueVectors * kLanes;
+      constexpr int n = decltype(constant)::value, vectors = valueVectors(n), step = vectors * kLanes;
       int offset = 0;
-      if (a.cold && i == 0 && step <= a.headDim) {
-        weighValues<half, n, kValueVectors, true>(a, from, p, inverse, offset);
+      if (a.cold && i == 0 && step - kLanes < a.headDim) {
+        weighValues<half, n, vectors, true>(a, from, p, inverse, offset);
         offset = step;
       }
       for (; offset + step - kLanes < a.headDim; offset += step)
-        weighValues<half, n, kValueVectors, false>(a, from, p, inverse, offset);
+        weighValues<half, n, vectors, false>(a, from, p, inverse, offset);
       for (; offset < a.headDim; offset += kLanes) weighValues<half, n, 1, false>(a, from, p, inverse, offset);
     });
   }

@@ -187,9 +187,7 @@ void matmulQuantised(const MatmulArgs& a) {
       if constexpr (rows >= kRowTile / 2) {
         if (parts > 1) return quantisedTiles<type, rows, tiles, Fetch::Shared>(a, row, tile, part, parts);
       }
-      if constexpr (rows == 1) {
-        if (a.streamed && a.rows == 1) return quantisedTiles<type, rows, tiles, Fetch::Once>(a, row, tile, part, parts);
-      }
+      if (a.streamed && rows == a.rows) return quantisedTiles<type, rows, tiles, Fetch::Once>(a, row, tile, part, parts);
       quantisedTiles<type, rows, tiles, Fetch::Near>(a, row, tile, part, parts);
     });
   else

@@ -2,6 +2,7 @@
 // query) of a batch against the same row alone. Buffers have exactly the promised size, so the address sanitizer sees
 // a load past the end; what lies between the outputs is compared too, so a store past them shows everywhere.
 //   kernels_test [seed]
+#include "../src/cache.h"
 #include "../src/kernels.h"
 
 #include <algorithm>
@@ -108,7 +109,8 @@ std::vector<uint8_t> randomWeights(WeightType type, int k, int tiles, bool extre
   return w;
 }
 
-int randomRows() { return oneIn(2) ? between(1, 9) : between(1, 40); }
+// Now and then more than a step of rows (stepRows).
+int randomRows() { return oneIn(40) ? between(65, 80) : oneIn(2) ? between(1, 9) : between(1, 40); }
 
 void testMatmul(int typeIndex, bool quantised) {
   const WeightType type = AllWeightTypes::list[typeIndex];
@@ -212,7 +214,7 @@ void testLayerNorm() {
 }
 
 void testAttention(bool half) {
-  const int headDim = oneIn(2) ? 16 * between(1, 8) : between(8, 128), count = between(1, kMaxQueries);
+  const int headDim = oneIn(20) ? between(129, 264) : oneIn(2) ? 16 * between(1, 8) : between(8, 128), count = between(1, kMaxQueries);
   const int valueStride = (headDim + 15) / 16 * 16 + 16 * between(0, 1), longest = oneIn(4) ? 400 : 70;
   int first[kMaxQueries], end[kMaxQueries];
   const int kind = between(0, 2), window = between(1, longest), start = between(1, longest);
@@ -468,6 +470,56 @@ void testQuantiseRows() {
 }
 #endif
 
+// Every cell has a place of its own: what is stored in one is read back from it, and copies arrive.
+void testCache() {
+  const int layers = between(1, 4), heads = between(1, 3), headDim = between(8, 40), blocks = between(1, 35);
+  const bool half = oneIn(2);
+  Cache cache(layers, heads, headDim, blocks, half);
+  const int cells = cache.cells(), width = heads * headDim;
+  // Small whole numbers, exact as float16 too, that differ from cell to cell, layer to layer, number to number.
+  const auto number = [&](int layer, int cell, int i) { return float((cell * 7 + layer * 311 + i * 13) % 2039); };
+  std::vector<float> k(static_cast<size_t>(width)), v(static_cast<size_t>(width));
+  for (int cell = cells - 1; cell >= 0; cell--)
+    for (int layer = 0; layer < layers; layer++) {
+      for (int i = 0; i < width; i++) {
+        k[size_t(i)] = number(layer, cell, i);
+        v[size_t(i)] = -number(layer, cell, i) - 1;
+      }
+      cache.store(*table, layer, cell, k.data(), v.data());
+    }
+  std::vector<int> holds(static_cast<size_t>(cells));
+  for (int cell = 0; cell < cells; cell++) holds[size_t(cell)] = cell;
+  std::vector<int32_t> from, to;
+  for (int i = between(0, 9); i > 0; i--) {
+    from.push_back(between(0, cells - 1));
+    to.push_back(between(0, cells - 1));
+    holds[size_t(to.back())] = holds[size_t(from.back())];
+  }
+  cache.copy(from.data(), to.data(), int(from.size()));
+  const size_t size = half ? 2 : 4;
+  bool right = true;
+  for (int cell = 0; cell < cells; cell++)
+    for (int layer = 0; layer < layers; layer++)
+      for (int head = 0; head < heads; head++) {
+        const uint8_t* keys = static_cast<const uint8_t*>(cache.keys(layer, cell / kLanes, head));
+        const uint8_t* values = static_cast<const uint8_t*>(cache.values(layer, cell / kLanes, head));
+        for (int d = 0; d < headDim; d++) {
+          const auto at = [&](const uint8_t* block, size_t index) {
+            uint16_t h;
+            float f;
+            std::memcpy(&h, block + index * size, 2);
+            if (half) return halfToFloat(h);
+            std::memcpy(&f, block + index * size, 4);
+            return f;
+          };
+          const float expected = number(layer, holds[size_t(cell)], head * headDim + d);
+          right = right && at(keys, size_t(d) * kLanes + size_t(cell % kLanes)) == expected &&
+                  at(values, size_t(cell % kLanes) * size_t(cache.valueStride) + size_t(d)) == -expected - 1;
+        }
+      }
+  check(right, "cache of " + std::to_string(layers) + " layers, " + std::to_string(heads) + " heads, " + std::to_string(blocks) + " blocks");
+}
+
 }  // namespace
 
 int main(int argc, char** argv) {
@@ -493,6 +545,7 @@ int main(int argc, char** argv) {
         testAttention(false);
       }
       testRope();
+      testCache();
       testElementwise();
       testSampling();
     }

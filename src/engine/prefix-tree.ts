@@ -127,7 +127,8 @@ export class PrefixTree {
   }
 
   clear(): void {
-    for (const { block } of this.#nodes) this.#blocks.release(block);
+    // The last first: what is released last is taken next, and a text reads fastest whose blocks follow each other.
+    for (const { block } of [...this.#nodes].reverse()) this.#blocks.release(block);
     this.#nodes.clear();
     this.#root.children.clear();
   }
