@@ -35,19 +35,6 @@ LANES_INLINE void fetchWeights(bool once, const void* from, size_t bytes) {
   else fetchNear(from, bytes);
 }
 
-// Where several pieces of rows go past a tile, the first reads it from memory and the others wait for nothing. So each
-// fetches its share of the next tile, evenly over its own blocks, and memory works all the time.
-struct NextTile {
-  const uint8_t* at;
-  size_t step;
-  LANES_INLINE NextTile(const uint8_t* tile, size_t bytes, int part, int parts, int steps)
-      : at(tile + bytes * size_t(part) / size_t(parts)), step(bytes / size_t(parts * steps) + 1) {}
-  LANES_INLINE void fetch() {
-    fetchNear(at, step);
-    at += step;
-  }
-};
-
 #include "unpack.inl"
 
 template <WeightType type> void matmulQuantised(const MatmulArgs& a);  // of the including file

@@ -136,7 +136,7 @@ template <WeightType type, int rows>
       fetchWeights(once, quants + kPrefetchBytes, size_t(quantBytes));
       for (int half = 0; half < 2; half++) {  // 8 of the 16 columns
         size_t place = size_t(first + s);
-        asm volatile("" : "+r"(place));  // as in quantisedTile
+        asm volatile("" : "+r"(place));  // as in quantisedTiles
         Part w[8];
         unpack<type, Part>(quants + 32 * half, w);
         if constexpr (most > 127)

@@ -20,6 +20,19 @@ LANES_INLINE __m512i pairUp(__m512i first, __m512i last) {
   return _mm512_mask_blend_epi16(0xaaaaaaaa, first, _mm512_slli_epi32(last, 16));
 }
 
+// Where several pieces of rows go past a tile, the first reads it from memory and the others wait for nothing. So each
+// fetches its share of the next tile, evenly over its own blocks, and memory works all the time.
+struct NextTile {
+  const uint8_t* at;
+  size_t step;
+  LANES_INLINE NextTile(const uint8_t* tile, size_t bytes, int part, int parts, int steps)
+      : at(tile + bytes * size_t(part) / size_t(parts)), step(bytes / size_t(parts * steps) + 1) {}
+  LANES_INLINE void fetch() {
+    fetchNear(at, step);
+    at += step;
+  }
+};
+
 // How weights are fetched: as they come, past the outer caches or not, or as the next tile's share (NextTile). Decided
 // outside the loop, where it costs four rows a twentieth.
 enum class Fetch { Once, Near, Shared };
