@@ -226,6 +226,9 @@ using MatmulFn = void (*)(const MatmulArgs&);
   return fit < 8 ? 8 : fit > 64 ? 64 : int(fit);
 }
 
+// Blocks of keys that are fetched before they are used, at most; less where blocks are large (kernels.inl).
+constexpr int kMostAhead = 16;
+
 // Softmax attention of `count` <= kMaxQueries queries over one key/value head. Positions lie in blocks of 16:
 //   keys[b]:   [headDim][16] (float16 or float32), values[b]: [16][valueStride], valueStride a multiple of 16.
 // Query j sees the positions first[j] <= t < end[j].
@@ -245,6 +248,8 @@ struct AttentionArgs {
   float scale;
   float softCap;       // 0: none
   bool cold;           // keys and values are not in the caches yet
+  const void* const* next;  // the first blocks of keys of the next call, where those are not in the caches either
+  int nextCount;
   float* scratch;      // count * (largest end rounded up to 16) floats
 };
 

@@ -205,22 +205,37 @@ LANES_INLINE Float loadCached(const void* block, size_t index) {
 
 LANES_INLINE Float capped(Float x, float cap) { return mul(tanh16(mul(x, broadcast(1.0f / cap))), broadcast(cap)); }
 
+// Keys and values that are not in the caches are fetched a line or two with each step of the arithmetic, so far ahead.
+// More prefetches at once than about 16 lines are dropped (Zen 5, measured), and then memory idles while a core computes.
+constexpr int kAheadBytes = 16 << 10;
+LANES_INLINE int blocksAhead(size_t blockBytes) { return larger(2, smaller(kMostAhead, int(kAheadBytes / blockBytes))); }
+
 // Scaled scores of `count` queries against `blocks` blocks; -infinity outside a query's positions, whatever lies there.
+// coming: blocks to be fetched meanwhile.
 // Not inlined: with what its caller keeps in registers the pointers to the queries would be spilled (8 queries: a tenth).
-template <bool half, int count, int blocks>
-[[gnu::noinline]] void scores(const AttentionArgs& a, int query, int block, float* const* p) {
+template <bool half, int count, int blocks, bool fetch>
+[[gnu::noinline]] void scores(const AttentionArgs& a, int query, int block, float* const* p, const uint8_t* const* coming) {
+  constexpr int lineInputs = half ? 2 : 1;  // inputs of the 16 positions in a line
   const float* q[count];
   Float s[count][blocks];
   for (int j = 0; j < count; j++) {
     q[j] = a.queries[query + j];
     for (int b = 0; b < blocks; b++) s[j][b] = broadcast(0);
   }
-  for (int d = 0; d < a.headDim; d++) {
+  const auto input = [&](int d) __attribute__((always_inline)) {
     Float key[blocks];
     for (int b = 0; b < blocks; b++) key[b] = loadCached<half>(a.keys[block + b], size_t(d) * kLanes);
     for (int j = 0; j < count; j++)
       for (int b = 0; b < blocks; b++) s[j][b] = fma(broadcast(q[j][d]), key[b], s[j][b]);
+  };
+  int d = 0;
+  for (; d + lineInputs <= a.headDim; d += lineInputs) {
+    if constexpr (fetch)
+      for (int b = 0; b < blocks; b++) __builtin_prefetch(coming[b] + 64 / lineInputs * size_t(d));
+    input(d);
+    if constexpr (half) input(d + 1);
   }
+  if (d < a.headDim) input(d);
   for (int j = 0; j < count; j++)
     for (int b = 0; b < blocks; b++) {
       const int position = (block + b) * kLanes;
@@ -231,13 +246,15 @@ template <bool half, int count, int blocks>
     }
 }
 
-// Blocks of keys and values may lie anywhere, where the processor does not guess them. So many ahead at least they are
-// fetched.
-constexpr int kFetchAhead = 2;
-
 // Sums that are kept in registers at once: those of so many queries, and of so many vectors of values where there are fewer.
 constexpr int kValueQueries = kAccumulators >= 16 ? 4 : 2;
 constexpr int valueVectors(int queries) { return smaller(4, larger(1, kAccumulators / queries)); }
+
+// What follows the values: the keys of the next call. The last block again where that is not known.
+LANES_INLINE const void* comingValues(const AttentionArgs& a, int block, int lastBlock) {
+  if (block < lastBlock) return a.values[block];
+  return block - lastBlock < a.nextCount ? a.next[block - lastBlock] : a.values[lastBlock - 1];
+}
 
 // o[j][v] += p_t * value_t for positions [begin, end) in order, for `count` queries and `vectors` * 16 of the values.
 // Loops that the compiler does not unroll in time leave the sums in memory (4 queries: 600 instead of 375 ns each).
@@ -245,6 +262,7 @@ template <bool half, int count, int vectors, bool fetch>
 [[gnu::noinline]] void addValues(const AttentionArgs& a, const float* const* p, int begin, int end, int offset, Float (*o)[4]) {
   constexpr size_t numberBytes = half ? 2 : 4;
   const size_t rowBytes = size_t(a.valueStride) * numberBytes;
+  const int ahead = blocksAhead(rowBytes * kLanes), lastBlock = (end + kLanes - 1) / kLanes;
   Float sum[count][vectors];
 #pragma GCC unroll 4
   for (int j = 0; j < count; j++)
@@ -253,9 +271,13 @@ template <bool half, int count, int vectors, bool fetch>
   for (int t = begin; t < end;) {
     const unsigned block = unsigned(t) / kLanes;
     const int blockEnd = smaller(end, int(block + 1) * kLanes);
-    if (fetch && t + kFetchAhead * kLanes < end) fetchNear(a.values[block + kFetchAhead], rowBytes * kLanes);
+    const uint8_t* coming = fetch ? static_cast<const uint8_t*>(comingValues(a, int(block) + ahead, lastBlock)) : nullptr;
     const uint8_t* row = static_cast<const uint8_t*>(a.values[block]) + unsigned(t) % kLanes * rowBytes + size_t(offset) * numberBytes;
     for (; t < blockEnd; t++, row += rowBytes) {
+      if constexpr (fetch) {
+        fetchNear(coming, rowBytes);
+        coming += rowBytes;
+      }
       Float value[vectors];
 #pragma GCC unroll 4
       for (int v = 0; v < vectors; v++) value[v] = loadCached<half>(row, size_t(v) * kLanes);
@@ -307,16 +329,19 @@ void attend(const AttentionArgs& a, int query, float* const* p) {
   }
   int block = begin / kLanes;
   const int lastBlock = (end + kLanes - 1) / kLanes;
-  const size_t keyBytes = size_t(a.headDim) * kLanes * (half ? 2 : 4);
-  constexpr int ahead = larger(blocks, kFetchAhead);
-  if (a.cold)
-    for (int b = block; b < smaller(block + ahead, lastBlock); b++) fetchNear(a.keys[b], keyBytes);
-  for (; block + blocks <= lastBlock; block += blocks) {
-    if (a.cold)
-      for (int b = block + ahead; b < smaller(block + ahead + blocks, lastBlock); b++) fetchNear(a.keys[b], keyBytes);
-    scores<half, count, blocks>(a, query, block, p);
-  }
-  for (; block < lastBlock; block++) scores<half, count, 1>(a, query, block, p);
+  const int firstBlock = block, ahead = blocksAhead(size_t(a.headDim) * kLanes * (half ? 2 : 4));
+  const auto step = [&](auto constant) __attribute__((always_inline)) {
+    constexpr int n = decltype(constant)::value;
+    if (!a.cold) return scores<half, count, n, false>(a, query, block, p, nullptr);
+    const uint8_t* coming[n];
+    for (int b = 0; b < n; b++) {
+      const int next = block + b + ahead;  // the values follow the keys
+      coming[b] = static_cast<const uint8_t*>(next < lastBlock ? a.keys[next] : a.values[smaller(firstBlock + next, 2 * lastBlock - 1) - lastBlock]);
+    }
+    scores<half, count, n, true>(a, query, block, p, coming);
+  };
+  for (; block + blocks <= lastBlock; block += blocks) step(Constant<blocks>{});
+  for (; block < lastBlock; block++) step(Constant<1>{});
 
   float inverse[kMaxQueries];
   for (int j = 0; j < count; j++) {
@@ -339,7 +364,7 @@ void attend(const AttentionArgs& a, int query, float* const* p) {
     withConstant<smaller(count, kValueQueries)>(query + count * (i + 1) / pieces - from, [&](auto constant) {
       constexpr int n = decltype(constant)::value, vectors = valueVectors(n), step = vectors * kLanes;
       int offset = 0;
-      if (a.cold && i == 0 && step - kLanes < a.headDim) {
+      if (i == (a.cold ? 0 : pieces - 1) && (a.cold || a.nextCount > 0) && step - kLanes < a.headDim) {
         weighValues<half, n, vectors, true>(a, from, p, inverse, offset);
         offset = step;
       }

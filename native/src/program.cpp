@@ -812,12 +812,13 @@ void Program::attend(Pass& pass, const int32_t* f, float scale, int chunk, int c
     scratch.warmHead = -1;
   }
 
+  const auto firstBlock = [&](int r) { return window > 0 ? std::max(0, pass.in.rows[size_t(r)].position - window + 1) / kLanes : 0; };
   // The blocks of a head that a row sees: from the first one of its window to the one with its position. Those from the
   // row's first irregular one on are put together in scratch memory.
   const auto locate = [&](int r, int firstRow, int kvHead) {
     const Row& row = pass.in.rows[size_t(r)];
     const int blocks = row.position / kLanes + 1, irregular = std::min(blocks, pass.paths[size_t(r)].firstIrregular);
-    const int from = window > 0 ? std::max(0, pass.in.rows[size_t(firstRow)].position - window + 1) / kLanes : 0;
+    const int from = firstBlock(firstRow);
     const int32_t* table = pass.table(row);
     scratch.keys.resize(size_t(blocks));
     scratch.values.resize(size_t(blocks));
@@ -842,6 +843,7 @@ void Program::attend(Pass& pass, const int32_t* f, float scale, int chunk, int c
   const int perHead = pass.rows * group;
   const auto rowOf = [&](int query) { return query % perHead / group; };
 
+  const Range range = share(pass.rows * heads, chunk, chunks);
   // One call of the kernel: queries [begin, end) of the list that runs over key/value heads, rows and the head's group.
   // More than one row only where they follow each other in one sequence.
   const auto call = [&](int begin, int end) {
@@ -864,8 +866,18 @@ void Program::attend(Pass& pass, const int32_t* f, float scale, int chunk, int c
       ends[n] = position + 1;
       firsts[n] = window > 0 ? std::max(0, position + 1 - window) : 0;
     }
+    const void* next[kMostAhead];
+    int nextCount = 0;
+    if (end < range.end) {
+      const int nextHead = end / perHead, r = rowOf(end);
+      const Row& row = pass.in.rows[size_t(r)];
+      const int first = firstBlock(r), last = std::min(row.position / kLanes + 1, pass.paths[size_t(r)].firstIrregular);
+      if (nextHead != kvHead || row.table != table)
+        for (; nextCount < kMostAhead && first + nextCount < last; nextCount++)
+          next[nextCount] = cache.keys(layer, pass.table(row)[first + nextCount], nextHead);
+    }
     run({dim, cache.valueStride, scratch.keys.data(), scratch.values.data(), end - begin, queries, firsts, ends, outs, scale, softCap,
-         cold, scratch.floats.data()});
+         cold, next, nextCount, scratch.floats.data()});
   };
 
   const auto regular = [&](int r) { return pass.paths[size_t(r)].firstIrregular > pass.in.rows[size_t(r)].position / kLanes; };
@@ -874,7 +886,6 @@ void Program::attend(Pass& pass, const int32_t* f, float scale, int chunk, int c
     const Row& row = pass.in.rows[size_t(r)];
     return regular(r - 1) && regular(r) && row.table == before.table && row.position == before.position + 1;
   };
-  const Range range = share(pass.rows * heads, chunk, chunks);
   for (int begin = range.begin; begin < range.end;) {
     // Queries that could go together, in calls of equal size: the kernel is made for many at once.
     const int limit = std::min(range.end, (begin / perHead + 1) * perHead);

@@ -277,7 +277,7 @@ void testAttention(bool half) {
   }
   std::vector<float> scratch(size_t(count) * blocks * 16, kNaN);
   AttentionArgs args{headDim, valueStride, keys.data(), blockValues.data(), count, queries.data(), first, end,
-                     outs.data(), 1.0f / std::sqrt(float(headDim)), oneIn(3) ? uniform(0.5f, 50) : 0.0f, oneIn(2), scratch.data()};
+                     outs.data(), 1.0f / std::sqrt(float(headDim)), oneIn(3) ? uniform(0.5f, 50) : 0.0f, oneIn(2), keys.data(), between(0, std::min(kMostAhead, int(keys.size()))), scratch.data()};
   (half ? reference().attentionF16 : reference().attentionF32)(args);
   args.outs = foundOuts.data();
   std::fill(scratch.begin(), scratch.end(), kNaN);
