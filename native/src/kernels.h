@@ -14,7 +14,7 @@ namespace outrider {
 
 constexpr int kLanes = 16;   // columns of a weight tile, positions of a cache block, lanes of a sum
 constexpr int kBlock = 32;   // inputs that share a scale, in weights and in quantised activations
-constexpr int kMaxQueries = 8;
+constexpr int kMaxQueries = 24;
 
 enum class WeightType : int {  // ggml's numbers
   F32 = 0, F16 = 1, Q4_0 = 2, Q4_1 = 3, Q5_0 = 6, Q5_1 = 7, Q8_0 = 8, Q2_K = 10, Q3_K = 11, Q4_K = 12, Q5_K = 13,
@@ -250,7 +250,7 @@ struct AttentionArgs {
   bool cold;           // keys and values are not in the caches yet
   const void* const* next;  // the first blocks of keys of the next call, where those are not in the caches either
   int nextCount;
-  float* scratch;      // count * (largest end rounded up to 16) floats
+  float* scratch;      // count * (largest end rounded up to 16 + valueStride) floats
 };
 
 struct Kernels {

@@ -246,32 +246,62 @@ template <bool half, int count, int blocks, bool fetch>
     }
 }
 
-// Sums that are kept in registers at once: those of so many queries, and of so many vectors of values where there are fewer.
-constexpr int kValueQueries = kAccumulators >= 16 ? 4 : 2;
-constexpr int valueVectors(int queries) { return smaller(4, larger(1, kAccumulators / queries)); }
+// Where several groups of queries go past keys and values, they take turns at so many blocks, which stay in the first
+// cache meanwhile, and each fetches its share of what comes: a group that reads from memory alone would wait for it.
+constexpr int kStepBlocks = 8;
 
-// What follows the values: the keys of the next call. The last block again where that is not known.
-LANES_INLINE const void* comingValues(const AttentionArgs& a, int block, int lastBlock) {
-  if (block < lastBlock) return a.values[block];
-  return block - lastBlock < a.nextCount ? a.next[block - lastBlock] : a.values[lastBlock - 1];
+// Scores of a group of queries, the `part` of `parts` groups, against the blocks [block, end).
+template <bool half, int count>
+void scoresOfStep(const AttentionArgs& a, int query, int block, int end, float* const* p, int firstBlock, int lastBlock, int part, int parts) {
+  constexpr int chains = smaller(16, kAccumulators);
+  constexpr int blocks = count <= chains / 4 ? 4 : count <= chains / 2 ? 2 : 1;
+  const int ahead = blocksAhead(size_t(a.headDim) * kLanes * (half ? 2 : 4));
+  const auto step = [&](auto constant) __attribute__((always_inline)) {
+    constexpr int n = decltype(constant)::value;
+    if (!a.cold) return scores<half, count, n, false>(a, query, block, p, nullptr);
+    const uint8_t* coming[n];
+    for (int b = 0; b < n; b++) {
+      const int next = block + b + ahead;  // the values follow the keys
+      coming[b] = static_cast<const uint8_t*>((block + b) % parts != part ? a.keys[block + b]
+                                              : next < lastBlock          ? a.keys[next]
+                                                                          : a.values[smaller(firstBlock + next, 2 * lastBlock - 1) - lastBlock]);
+    }
+    scores<half, count, n, true>(a, query, block, p, coming);
+  };
+  for (; block + blocks <= end; block += blocks) step(Constant<blocks>{});
+  for (; block < end; block++) step(Constant<1>{});
 }
 
-// o[j][v] += p_t * value_t for positions [begin, end) in order, for `count` queries and `vectors` * 16 of the values.
+// Sums that are kept in registers at once: those of so many queries, and of so many vectors of values where there are fewer.
+constexpr int kValueQueries = kAccumulators >= 16 ? 6 : 2, kValueSums = kAccumulators >= 16 ? 24 : kAccumulators;
+constexpr int valueVectors(int queries) { return smaller(4, larger(1, kValueSums / queries)); }
+
+// Who fetches which values: `part` of `parts`, up to lastBlock, and behind that the keys of the next call.
+struct Coming { int part, parts, lastBlock; };
+
+// o[j][offset...] += p_t * value_t for positions [begin, end) in order, for `count` queries and `vectors` * 16 of the values.
 // Loops that the compiler does not unroll in time leave the sums in memory (4 queries: 600 instead of 375 ns each).
 template <bool half, int count, int vectors, bool fetch>
-[[gnu::noinline]] void addValues(const AttentionArgs& a, const float* const* p, int begin, int end, int offset, Float (*o)[4]) {
+[[gnu::noinline]] void addValues(const AttentionArgs& a, const float* const* p, int begin, int end, int offset, float* const* o, Coming c) {
   constexpr size_t numberBytes = half ? 2 : 4;
   const size_t rowBytes = size_t(a.valueStride) * numberBytes;
-  const int ahead = blocksAhead(rowBytes * kLanes), lastBlock = (end + kLanes - 1) / kLanes;
+  const int ahead = blocksAhead(rowBytes * kLanes);
   Float sum[count][vectors];
-#pragma GCC unroll 4
+#pragma GCC unroll 6
   for (int j = 0; j < count; j++)
-#pragma GCC unroll 4
-    for (int v = 0; v < vectors; v++) sum[j][v] = o[j][v];
+#pragma GCC unroll 6
+    for (int v = 0; v < vectors; v++) sum[j][v] = load(o[j] + offset + v * kLanes);
   for (int t = begin; t < end;) {
     const unsigned block = unsigned(t) / kLanes;
     const int blockEnd = smaller(end, int(block + 1) * kLanes);
-    const uint8_t* coming = fetch ? static_cast<const uint8_t*>(comingValues(a, int(block) + ahead, lastBlock)) : nullptr;
+    const uint8_t* coming = nullptr;
+    if constexpr (fetch) {
+      const int next = int(block) + ahead;
+      coming = static_cast<const uint8_t*>(int(block) % c.parts != c.part      ? a.values[block]
+                                           : next < c.lastBlock                ? a.values[next]
+                                           : next - c.lastBlock < a.nextCount  ? a.next[next - c.lastBlock]
+                                                                               : a.values[block]);
+    }
     const uint8_t* row = static_cast<const uint8_t*>(a.values[block]) + unsigned(t) % kLanes * rowBytes + size_t(offset) * numberBytes;
     for (; t < blockEnd; t++, row += rowBytes) {
       if constexpr (fetch) {
@@ -279,114 +309,111 @@ template <bool half, int count, int vectors, bool fetch>
         coming += rowBytes;
       }
       Float value[vectors];
-#pragma GCC unroll 4
+#pragma GCC unroll 6
       for (int v = 0; v < vectors; v++) value[v] = loadCached<half>(row, size_t(v) * kLanes);
-#pragma GCC unroll 4
+#pragma GCC unroll 6
       for (int j = 0; j < count; j++)
-#pragma GCC unroll 4
+#pragma GCC unroll 6
         for (int v = 0; v < vectors; v++) sum[j][v] = fma(broadcast(p[j][t]), value[v], sum[j][v]);
     }
   }
-#pragma GCC unroll 4
+#pragma GCC unroll 6
   for (int j = 0; j < count; j++)
-#pragma GCC unroll 4
-    for (int v = 0; v < vectors; v++) o[j][v] = sum[j][v];
+#pragma GCC unroll 6
+    for (int v = 0; v < vectors; v++) store(o[j] + offset + v * kLanes, sum[j][v]);
 }
 
-template <bool half, int count, int vectors, bool fetch>
-void weighValues(const AttentionArgs& a, int query, float* const* p, const float* inverse, int offset) {
-  // Positions that all queries see, then in front of and behind them each query's own.
-  int begin = a.first[query], end = a.end[query];
-  for (int j = 1; j < count; j++) {
-    begin = larger(begin, a.first[query + j]);
-    end = smaller(end, a.end[query + j]);
+// All of the values' numbers.
+template <bool half, int count, bool fetch>
+void addWholeValues(const AttentionArgs& a, const float* const* p, int begin, int end, float* const* o, Coming c) {
+  if (begin >= end) return;
+  constexpr int vectors = valueVectors(count), step = vectors * kLanes;
+  int offset = 0;
+  if (fetch && step - kLanes < a.headDim) {
+    addValues<half, count, vectors, fetch>(a, p, begin, end, offset, o, c);
+    offset = step;
   }
-  end = larger(begin, end);
-  Float o[count][4];
-  for (int j = 0; j < count; j++) {
-    for (int v = 0; v < vectors; v++) o[j][v] = broadcast(0);
-    addValues<half, 1, vectors, false>(a, p + query + j, a.first[query + j], smaller(begin, a.end[query + j]), offset, o + j);
-  }
-  addValues<half, count, vectors, fetch>(a, p + query, begin, end, offset, o);
-  for (int j = 0; j < count; j++) {
-    addValues<half, 1, vectors, false>(a, p + query + j, end, a.end[query + j], offset, o + j);
-    for (int v = 0; v < vectors; v++) {
-      const int d = offset + v * kLanes;
-      storePart(a.outs[query + j] + d, mul(o[j][v], broadcast(inverse[query + j])), smaller(kLanes, a.headDim - d));
-    }
-  }
-}
-
-template <bool half, int count>
-void attend(const AttentionArgs& a, int query, float* const* p) {
-  constexpr int chains = smaller(16, kAccumulators);
-  constexpr int blocks = count <= chains / 4 ? 4 : count <= chains / 2 ? 2 : 1;
-
-  int begin = a.first[query], end = a.end[query];
-  for (int j = 1; j < count; j++) {
-    begin = smaller(begin, a.first[query + j]);
-    end = larger(end, a.end[query + j]);
-  }
-  int block = begin / kLanes;
-  const int lastBlock = (end + kLanes - 1) / kLanes;
-  const int firstBlock = block, ahead = blocksAhead(size_t(a.headDim) * kLanes * (half ? 2 : 4));
-  const auto step = [&](auto constant) __attribute__((always_inline)) {
-    constexpr int n = decltype(constant)::value;
-    if (!a.cold) return scores<half, count, n, false>(a, query, block, p, nullptr);
-    const uint8_t* coming[n];
-    for (int b = 0; b < n; b++) {
-      const int next = block + b + ahead;  // the values follow the keys
-      coming[b] = static_cast<const uint8_t*>(next < lastBlock ? a.keys[next] : a.values[smaller(firstBlock + next, 2 * lastBlock - 1) - lastBlock]);
-    }
-    scores<half, count, n, true>(a, query, block, p, coming);
-  };
-  for (; block + blocks <= lastBlock; block += blocks) step(Constant<blocks>{});
-  for (; block < lastBlock; block++) step(Constant<1>{});
-
-  float inverse[kMaxQueries];
-  for (int j = 0; j < count; j++) {
-    float* row = p[query + j];
-    const int from = a.first[query + j] / kLanes * kLanes, to = a.end[query + j];
-    Float m = broadcast(kNegativeInfinity), z = broadcast(0);
-    for (int t = from; t < to; t += kLanes) m = max(load(row + t), m);
-    m = broadcast(reduceMax(m));
-    for (int t = from; t < to; t += kLanes) {
-      const Float e = exp16(sub(load(row + t), m));  // +0 for the scores of -infinity, whatever m is
-      store(row + t, e);
-      z = add(z, e);
-    }
-    inverse[query + j] = 1.0f / reduceAdd(z);
-  }
-
-  constexpr int pieces = (count + kValueQueries - 1) / kValueQueries;
-  for (int i = 0; i < pieces; i++) {
-    const int from = query + count * i / pieces;
-    withConstant<smaller(count, kValueQueries)>(query + count * (i + 1) / pieces - from, [&](auto constant) {
-      constexpr int n = decltype(constant)::value, vectors = valueVectors(n), step = vectors * kLanes;
-      int offset = 0;
-      if (i == (a.cold ? 0 : pieces - 1) && (a.cold || a.nextCount > 0) && step - kLanes < a.headDim) {
-        weighValues<half, n, vectors, true>(a, from, p, inverse, offset);
-        offset = step;
-      }
-      for (; offset + step - kLanes < a.headDim; offset += step)
-        weighValues<half, n, vectors, false>(a, from, p, inverse, offset);
-      for (; offset < a.headDim; offset += kLanes) weighValues<half, n, 1, false>(a, from, p, inverse, offset);
-    });
-  }
+  for (; offset + step - kLanes < a.headDim; offset += step) addValues<half, count, vectors, false>(a, p, begin, end, offset, o, c);
+  for (; offset < a.headDim; offset += kLanes) addValues<half, count, 1, false>(a, p, begin, end, offset, o, c);
 }
 
 template <bool half>
 void attention(const AttentionArgs& a) {
-  int end = 0;
-  for (int j = 0; j < a.count; j++) end = larger(end, a.end[j]);
-  const size_t padded = size_t(end + kLanes - 1) / kLanes * kLanes;
+  int first = a.first[0], end = a.end[0];
+  for (int j = 1; j < a.count; j++) {
+    first = smaller(first, a.first[j]);
+    end = larger(end, a.end[j]);
+  }
+  const int firstBlock = first / kLanes, lastBlock = (end + kLanes - 1) / kLanes;
+  const auto beginOf = [&](int part, int parts) { return a.count * part / parts; };
   float* p[kMaxQueries];
-  for (int j = 0; j < a.count; j++) p[j] = a.scratch + size_t(j) * padded;
-  constexpr int most = smaller(kMaxQueries, kAccumulators);
-  for (int query = 0; query < a.count; query += most)
-    withConstant<most>(smaller(most, a.count - query), [&](auto constant) {
-      attend<half, decltype(constant)::value>(a, query, p);
-    });
+  float* o[kMaxQueries];
+  for (int j = 0; j < a.count; j++) {
+    p[j] = a.scratch + size_t(j) * lastBlock * kLanes;
+    o[j] = a.scratch + size_t(a.count) * lastBlock * kLanes + size_t(j) * a.valueStride;
+  }
+
+  constexpr int mostTogether = smaller(8, kAccumulators);
+  const int groups = (a.count + mostTogether - 1) / mostTogether;
+  for (int block = firstBlock, to; block < lastBlock; block = to) {
+    to = groups == 1 ? lastBlock : smaller(lastBlock, block + kStepBlocks);
+    for (int i = 0; i < groups; i++) {
+      const int query = beginOf(i, groups);
+      withConstant<mostTogether>(beginOf(i + 1, groups) - query, [&](auto count) {
+        scoresOfStep<half, decltype(count)::value>(a, query, block, to, p, firstBlock, lastBlock, i, groups);
+      });
+    }
+  }
+
+  float inverse[kMaxQueries];
+  for (int j = 0; j < a.count; j++) {
+    const int from = a.first[j] / kLanes * kLanes, to = a.end[j];
+    Float m = broadcast(kNegativeInfinity), z = broadcast(0);
+    for (int t = from; t < to; t += kLanes) m = max(load(p[j] + t), m);
+    m = broadcast(reduceMax(m));
+    for (int t = from; t < to; t += kLanes) {
+      const Float e = exp16(sub(load(p[j] + t), m));  // +0 for the scores of -infinity, whatever m is
+      store(p[j] + t, e);
+      z = add(z, e);
+    }
+    inverse[j] = 1.0f / reduceAdd(z);
+  }
+
+  // Of each group the positions that all its queries see, and in front of and behind them each query's own.
+  const int pieces = (a.count + kValueQueries - 1) / kValueQueries;
+  int begins[kMaxQueries], ends[kMaxQueries];
+  for (int i = 0; i < pieces; i++) {
+    const int from = beginOf(i, pieces), to = beginOf(i + 1, pieces);
+    begins[i] = a.first[from];
+    ends[i] = a.end[from];
+    for (int j = from; j < to; j++) {
+      begins[i] = larger(begins[i], a.first[j]);
+      ends[i] = smaller(ends[i], a.end[j]);
+    }
+    ends[i] = larger(begins[i], ends[i]);
+    for (int j = from; j < to; j++) {
+      for (int v = 0; v < a.valueStride; v += kLanes) store(o[j] + v, broadcast(0));
+      addWholeValues<half, 1, false>(a, p + j, a.first[j], smaller(begins[i], a.end[j]), o + j, {});
+    }
+  }
+  const bool fetch = a.cold || a.nextCount > 0;
+  for (int block = firstBlock, to; block < lastBlock; block = to) {
+    to = pieces == 1 ? lastBlock : smaller(lastBlock, block + kStepBlocks);
+    for (int i = 0; i < pieces; i++) {
+      const int query = beginOf(i, pieces), from = larger(begins[i], block * kLanes), until = smaller(ends[i], to * kLanes);
+      withConstant<kValueQueries>(beginOf(i + 1, pieces) - query, [&](auto constant) {
+        constexpr int count = decltype(constant)::value;
+        if (fetch) addWholeValues<half, count, true>(a, p + query, from, until, o + query, {i, pieces, lastBlock});
+        else addWholeValues<half, count, false>(a, p + query, from, until, o + query, {});
+      });
+    }
+  }
+  for (int i = 0; i < pieces; i++)
+    for (int j = beginOf(i, pieces); j < beginOf(i + 1, pieces); j++) {
+      addWholeValues<half, 1, false>(a, p + j, ends[i], a.end[j], o + j, {});
+      for (int d = 0; d < a.headDim; d += kLanes)
+        storePart(a.outs[j] + d, mul(load(o[j] + d), broadcast(inverse[j])), smaller(kLanes, a.headDim - d));
+    }
 }
 
 LANES_INLINE void rotate(Float& x0, Float& x1, Float c, Float s) {

@@ -509,7 +509,7 @@ int Program::chunksOf(int op, int rows, int outputs) const {
       // A chunk is a run of queries of one key/value head after another, so that a thread loads keys and values for as
       // many of them as it can: one chunk a thread where there are few.
       const int queries = rows * f[4], calls = (queries + kMaxQueries - 1) / kMaxQueries;
-      return std::min({queries, (calls + threads - 1) / threads * threads, threads * 16});
+      return std::min({queries, calls <= 2 * threads ? threads : (calls + threads - 1) / threads * threads, threads * 16});
     }
   }
   return 0;
@@ -854,7 +854,8 @@ void Program::attend(Pass& pass, const int32_t* f, float scale, int chunk, int c
     const bool cold = (!fits && pass.rows <= kDecodingRows) || scratch.warmHead != kvHead || scratch.warmTable != table;
     scratch.warmHead = kvHead;
     scratch.warmTable = table;
-    if (scratch.floats.size() < size_t(blocks) * kLanes * kMaxQueries) scratch.floats.resize(size_t(blocks) * kLanes * kMaxQueries);
+    const size_t needed = (size_t(blocks) * kLanes + size_t(cache.valueStride)) * size_t(end - begin);
+    if (scratch.floats.size() < needed) scratch.floats.resize(needed);
     const float* queries[kMaxQueries];
     float* outs[kMaxQueries];
     int firsts[kMaxQueries], ends[kMaxQueries];
@@ -891,7 +892,10 @@ void Program::attend(Pass& pass, const int32_t* f, float scale, int chunk, int c
     const int limit = std::min(range.end, (begin / perHead + 1) * perHead);
     int together = begin + 1;
     while (together < limit && (together % group != 0 || follows(rowOf(together)))) together++;
-    const int calls = (together - begin + kMaxQueries - 1) / kMaxQueries;
+    // As many as keep their scores in the second-level cache.
+    const size_t scoreBytes = size_t(pass.in.rows[size_t(rowOf(together - 1))].position + 1) * 4;
+    const int most = int(std::clamp(kCachedBytes / scoreBytes, size_t(kMaxQueries) / 3, size_t(kMaxQueries)));
+    const int calls = (together - begin + most - 1) / most;
     for (int i = 0; i < calls; i++) {
       const Range part = share(together - begin, i, calls);
       call(begin + part.begin, begin + part.end);

@@ -275,7 +275,7 @@ void testAttention(bool half) {
     outs.push_back(expected[size_t(j)].data());
     foundOuts.push_back(found[size_t(j)].data());
   }
-  std::vector<float> scratch(size_t(count) * blocks * 16, kNaN);
+  std::vector<float> scratch(size_t(count) * (size_t(blocks) * 16 + size_t(valueStride)), kNaN);
   AttentionArgs args{headDim, valueStride, keys.data(), blockValues.data(), count, queries.data(), first, end,
                      outs.data(), 1.0f / std::sqrt(float(headDim)), oneIn(3) ? uniform(0.5f, 50) : 0.0f, oneIn(2), keys.data(), between(0, std::min(kMostAhead, int(keys.size()))), scratch.data()};
   (half ? reference().attentionF16 : reference().attentionF32)(args);
