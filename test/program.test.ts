@@ -502,6 +502,35 @@ describe("what the core is handed", () => {
       expect(await codeOf(() => core.unpackRow(w, row))).toBe("ERR_PROGRAM");
   });
 
+  test("copies are made by the next pass that is not cancelled", async () => {
+    const parts = await goodParts();
+    const program = core.createProgram(parts.core, parts.spec);
+    const whole = goodPass();
+    const pass = (rows: number[][], table: number[]): NativePass => ({
+      rows: Int32Array.from(rows.flat()),
+      tables: Int32Array.from(table),
+      tableOffsets: Int32Array.of(0, table.length),
+      settings: whole.settings.slice(0, 5 * rows.filter((row) => row[5] === 1).length),
+      top: 0,
+      wantLogits: true,
+    });
+    const past = Array.from({ length: 12 }, (_, i) => [(i * 7) % vocab, 0, i, i - 1, 16 + i, 0]);
+    await run(program, pass(past, [1]));
+    const next = (block: number) => pass([[3, 0, 12, -1, block * 16 + 12, 1]], [block]);
+    const { logits } = await run(program, next(1));
+    const cells = Int32Array.from({ length: 12 }, (_, i) => 16 + i);
+    core.copyCells(
+      parts.cache,
+      cells,
+      cells.map((cell) => cell + 48),
+    );
+    const cancel = core.createCancel();
+    core.cancel(cancel);
+    expect((await core.run(program, next(4), cancel)).finished).toBe(false);
+    await expect(async () => run(program, next(99))).rejects.toThrow();
+    expect((await run(program, next(4))).logits).toEqual(logits);
+  });
+
   test("cells beyond the cache are not copied", async () => {
     const cache = core.createCache(1, 1, 16, 2, true);
     for (const [from, to] of [

@@ -62,12 +62,15 @@ void Cache::copy(const int32_t* from, const int32_t* to, int count) {
                          std::to_string(to[i]) + ", expected 0 to " + std::to_string(cells() - 1));
   const std::unique_lock<std::mutex> lock(busy, std::try_to_lock);
   if (!lock.owns_lock()) throw CoreError("ERR_RUNTIME", "cache copy: a pass is running on this cache");
-  for (int i = 0; i < count; i++) {
-    if (from[i] == to[i]) continue;
-    for (int l = 0; l < layers; l++)
-      for (int h = 0; h < heads; h++)
-        gather(l, h, from[i], to[i] % kLanes, keys(l, to[i] / kLanes, h), values(l, to[i] / kLanes, h));
-  }
+  for (int i = 0; i < count; i++)
+    if (from[i] != to[i]) copies_.push_back({from[i], to[i]});
+}
+
+// Cells that follow each other lie in the same lines, so a head's copies are made together.
+void Cache::copyLayer(int layer) {
+  for (int h = 0; h < heads; h++)
+    for (const Copy& c : copies_)
+      gather(layer, h, c.from, c.to % kLanes, keys(layer, c.to / kLanes, h), values(layer, c.to / kLanes, h));
 }
 
 }  // namespace outrider

@@ -3,6 +3,7 @@
 #pragma once
 #include <cstdint>
 #include <mutex>
+#include <vector>
 
 #include "kernels.h"
 #include "memory.h"
@@ -20,8 +21,13 @@ class Cache {
   void* keys(int layer, int block, int head) const { return keys_.data() + index(layer, block, head) * keyBytes_; }
   void* values(int layer, int block, int head) const { return values_.data() + index(layer, block, head) * valueBytes_; }
   void store(const Kernels&, int layer, int cell, const float* k, const float* v);
-  // All layers' keys and values of cell from[i] go to cell to[i], in order.
+  // All layers' keys and values of cell from[i] go to cell to[i], in order, when the next pass begins: its threads share
+  // the layers. CoreError where a cell does not exist or a pass is running.
   void copy(const int32_t* from, const int32_t* to, int count);
+  // For the pass, which holds `busy`.
+  bool hasCopies() const { return !copies_.empty(); }
+  void copyLayer(int layer);
+  void endCopies() { copies_.clear(); }
   // Copies lane positions of one layer and head from a cell into a block-shaped scratch.
   void gather(int layer, int head, int cell, int lane, void* keyBlock, void* valueBlock) const;
   size_t keyBlockBytes() const { return keyBytes_; }
@@ -37,6 +43,8 @@ class Cache {
   size_t index(int layer, int block, int head) const {
     return ((size_t(block / kRun) * layers + layer) * heads + head) * kRun + size_t(block % kRun);
   }
+  struct Copy { int32_t from, to; };
+  std::vector<Copy> copies_;
   size_t element_, keyBytes_, valueBytes_;
   Memory keys_, values_;
 };

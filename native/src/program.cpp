@@ -92,7 +92,7 @@ struct Program::Pass {
   Program* program;
   std::mutex failure;
   std::string failureCode, failureMessage;
-  std::atomic<bool> failed{false};
+  std::atomic<bool> failed{false}, copied{false};
 
   const int32_t* table(const Row& row) const { return in.tables.data() + in.tableOffsets[size_t(row.table)]; }
   bool hasCode(int output) const { return !in.codes.empty() && in.codes[size_t(output)].point >= 0; }
@@ -470,7 +470,7 @@ void Program::planChunks(int rows, int outputs) {
   if (rows == plannedRows_ && outputs == plannedOutputs_) return;
   plannedRows_ = rows;
   plannedOutputs_ = outputs;
-  chunks_.clear();
+  chunks_.assign(1, 0);  // the first stage: copies in the cache, where there are some
   for (std::vector<Part>& stage : stages_) {
     int total = 0;
     for (Part& part : stage) total += part.chunks = chunksOf(part.op, rows, outputs);
@@ -997,7 +997,7 @@ RunOutput Program::run(const RunInput& in, const std::atomic<bool>& cancelled) {
     stamp_ = 1;
   }
   RunOutput out;
-  Pass pass{in, int(in.rows.size()), 0, {}, {}, &out, &cancelled, this, {}, {}, {}, {}};
+  Pass pass{in, int(in.rows.size()), 0, {}, {}, &out, &cancelled, this, {}, {}, {}, {}, {}};
   for (int r = 0; r < pass.rows; r++) {
     const Row& row = in.rows[size_t(r)];
     uint32_t& stamp = cellStamp_[size_t(row.cell)];
@@ -1020,12 +1020,19 @@ RunOutput Program::run(const RunInput& in, const std::atomic<bool>& cancelled) {
   out.topLogprobs.resize(outputs * top);
 
   planChunks(pass.rows, pass.outputs);
+  Cache& cache = *spec_.cache;
+  chunks_[0] = cache.hasCopies() ? cache.layers : 0;
 
   const auto work = [](void* context, int stage, int chunk, int thread) {
     Pass& p = *static_cast<Pass*>(context);
     try {
-      if (stage < int(p.program->stages_.size())) {
-        for (const Part& part : p.program->stages_[size_t(stage)]) {
+      if (stage == 0) {
+        p.program->spec_.cache->copyLayer(chunk);
+        p.copied = true;
+        return;
+      }
+      if (stage <= int(p.program->stages_.size())) {
+        for (const Part& part : p.program->stages_[size_t(stage) - 1]) {
           if (chunk < part.chunks) return p.program->execute(p, part.op, chunk, part.chunks, thread);
           chunk -= part.chunks;
         }
@@ -1051,6 +1058,7 @@ RunOutput Program::run(const RunInput& in, const std::atomic<bool>& cancelled) {
   const auto begin = std::chrono::steady_clock::now();
   out.finished = core_->pool.run(chunks_.data(), int(chunks_.size()), work, stop, &pass);
   out.milliseconds = std::chrono::duration<double, std::milli>(std::chrono::steady_clock::now() - begin).count();
+  if (pass.copied) cache.endCopies();  // a pass cancelled before leaves them to the next
   if (pass.failed) {
     // Codes are string literals: give back the one that matches.
     for (const char* code : {"ERR_RUNTIME_NAN", "ERR_PROGRAM"})

@@ -496,6 +496,8 @@ void testCache() {
     holds[size_t(to.back())] = holds[size_t(from.back())];
   }
   cache.copy(from.data(), to.data(), int(from.size()));
+  for (int layer = 0; layer < layers; layer++) cache.copyLayer(layer);
+  cache.endCopies();
   const size_t size = half ? 2 : 4;
   bool right = true;
   for (int cell = 0; cell < cells; cell++)

@@ -19,7 +19,7 @@ export class KvCache extends Owned {
     );
   }
 
-  /** Keys and values of cell `from[i]` go to cell `to[i]`, in order. No pass may be running. */
+  /** Keys and values of cell `from[i]` go to cell `to[i]`, in order, when the next pass begins. None may be running. */
   copy(from: Int32Array, to: Int32Array): void {
     native((core) => core.copyCells(this.handle, from, to));
   }
