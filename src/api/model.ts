@@ -311,7 +311,8 @@ export class Model implements AsyncDisposable {
     this.info = info;
     const { layers, numKvHeads, headDim, width } = info.config;
     const kvBytes = layers * numKvHeads * headDim * (info.precise ? 8 : 4);
-    this.#costs = new CostModel(64, pastCost(kvBytes, 2 * layers * width, info.memory.weights));
+    const past = pastCost(kvBytes, 2 * layers * width, info.memory.weights, info.instructionSet);
+    this.#costs = new CostModel(64, past);
   }
 
   /** @internal */
