@@ -4,6 +4,7 @@
 //   node scripts/build-native.mjs --test     operator and pool tests, plain; those of other processors under QEMU
 //   node scripts/build-native.mjs --sanitize operator tests under address and undefined, the pool's under thread
 //   node scripts/build-native.mjs --addon-sanitized   the addon under address and undefined, for npm run fuzz
+//   node scripts/build-native.mjs --bench NAME [ARGS]   native/tests/NAME_bench.cpp for this machine (kernels, attention)
 //   --target linux-x64|linux-arm64|wasm-simd|wasm-relaxed-simd   that target alone
 import { execFile, execFileSync, spawnSync } from "node:child_process";
 import { createHash } from "node:crypto";
@@ -207,9 +208,10 @@ async function buildTest(target, name, folder, flags) {
   return file;
 }
 
-async function runTests(target, folder, names, flags) {
+async function runTests(target, folder, names, flags, options = []) {
   for (const name of names) {
-    const [command, ...args] = [...targets[target].emulator, await buildTest(target, name, folder, flags)];
+    const built = await buildTest(target, name, folder, flags);
+    const [command, ...args] = [...targets[target].emulator, built, ...options];
     console.log(`\n${name} (${target}, ${folder})`);
     execFileSync(command, args, { stdio: "inherit" });
   }
@@ -236,9 +238,11 @@ function chosenTargets(named) {
   });
 }
 
-const { values } = parseArgs({
+const { values, positionals } = parseArgs({
+  allowPositionals: true,
   options: {
     target: { type: "string" },
+    bench: { type: "string" },
     check: { type: "boolean" },
     test: { type: "boolean" },
     sanitize: { type: "boolean" },
@@ -273,6 +277,8 @@ if (values.check) {
       targets[target].objects ? ["kernels_test"] : ["kernels_test", "pool_test"],
       [],
     );
+} else if (values.bench) {
+  await runTests(own, "tests", [`${values.bench}_bench`], [], positionals);
 } else if (values.sanitize) {
   const sanitized = ["-g", "-O1", "-fno-omit-frame-pointer"];
   await runTests(

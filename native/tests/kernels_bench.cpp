@@ -1,7 +1,7 @@
 // The matrix products of one pass of SmolLM2-135M (30 layers in Q4_1, the head in Q8_0), or of four layers of Llama 3.2
 // 1B in one weight type, by rows, threads and table, beside reading the same bytes once. Rounds are interleaved, so that
 // other work on the machine hits all alike.
-//   kernels_bench [rounds [TYPE]]     TYPE: ggml's number; best and median ms, GMAC/s of the best
+//   node scripts/build-native.mjs --bench kernels [rounds [TYPE]]     TYPE: ggml's number; best and median ms, GMAC/s of the best
 #include <immintrin.h>
 
 #include <algorithm>
@@ -11,10 +11,10 @@
 #include <cstdlib>
 #include <functional>
 #include <map>
-#include <thread>
 #include <vector>
 
 #include "../src/kernels.h"
+#include "pair.h"
 
 using namespace outrider;
 
@@ -35,11 +35,9 @@ double milliseconds(const std::function<void()>& work) {
 }
 
 // work(part) for each part at the same time; the parts of a pass do not wait for each other here.
-void split(int threads, const std::function<void(int)>& work) {
-  std::vector<std::thread> others;
-  for (int t = 1; t < threads; t++) others.emplace_back(work, t);
-  work(0);
-  for (std::thread& t : others) t.join();
+void split(Pair& pair, int threads, const std::function<void(int)>& work) {
+  if (threads == 1) work(0);
+  else pair.run(work);
 }
 
 __attribute__((target("avx2"))) uint64_t readBytes(const uint8_t* from, size_t bytes) {
@@ -97,13 +95,14 @@ int main(int argc, char** argv) {
   }
   std::vector<float> out(size_t(kMaxRows) * 49152);
 
+  Pair pair;
   const auto pass = [&](const Kernels& table, int rows, int threads) {
-    split(threads, [&](int part) {
+    split(pair, threads, [&](int part) {
       for (const Product& p : products) {
         const int tiles = p.columns / kLanes;
         const MatmulFn run = table.matmulQuantised[typeIndex(p.type)];
         run({p.weights, p.k, pairs(p.type) && tiles % 2 == 0, tiles / 2 * part / threads * 2, tiles / 2 * (part + 1) / threads * 2, x.at(p.k).data(),
-             QuantisedRow::bytes(p.k), rows, out.data() + size_t(tiles) / 2 * size_t(part) / size_t(threads) * 2 * kLanes, size_t(p.columns), false});
+             QuantisedRow::bytes(p.k), rows, out.data() + size_t(tiles) / 2 * size_t(part) / size_t(threads) * 2 * kLanes, size_t(p.columns), false, false});
       }
     });
   };
@@ -126,7 +125,7 @@ int main(int argc, char** argv) {
       if (c.rows == 512 && round % 4 != 0) continue;
       c.ms.push_back(milliseconds([&] {
         if (c.table) return pass(*c.table, c.rows, c.threads);
-        split(c.threads, [&](int part) {
+        split(pair, c.threads, [&](int part) {
           const size_t share = bytes / size_t(c.threads) / 128 * 128;
           sink += readBytes(memory + share * size_t(part), share);
         });
