@@ -4,7 +4,7 @@
 //   node scripts/build-native.mjs --test     operator and pool tests, plain; those of other processors under QEMU
 //   node scripts/build-native.mjs --sanitize operator tests under address and undefined, the pool's under thread
 //   node scripts/build-native.mjs --addon-sanitized   the addon under address and undefined, for npm run fuzz
-//   node scripts/build-native.mjs --bench NAME [ARGS]   native/tests/NAME_bench.cpp for this machine (kernels, attention)
+//   node scripts/build-native.mjs --bench NAME [ARGS]   native/tests/NAME_bench.cpp (kernels, attention), on x86
 //   --target linux-x64|linux-arm64|wasm-simd|wasm-relaxed-simd   that target alone
 import { execFile, execFileSync, spawnSync } from "node:child_process";
 import { createHash } from "node:crypto";
@@ -123,7 +123,7 @@ async function compile(target, names, folder, flags) {
   const out = path.join(root, "native/build", objects, folder);
   mkdirSync(out, { recursive: true });
   const newestHeader = Math.max(
-    ...[source, wasmSource].flatMap((folder) =>
+    ...[source, wasmSource, path.join(root, "native/tests")].flatMap((folder) =>
       readdirSync(folder)
         .filter((n) => /\.(h|inl)$/.test(n))
         .map((n) => statSync(path.join(folder, n)).mtimeMs),
@@ -249,6 +249,10 @@ const { values, positionals } = parseArgs({
     "addon-sanitized": { type: "boolean" },
   },
 });
+if (positionals.length > 0 && !values.bench) {
+  console.error(`unknown argument ${positionals[0]}`);
+  process.exit(2);
+}
 const chosen = chosenTargets(values.target);
 const prebuilt = (target) => path.join(root, "native/prebuilt", fileOf(target));
 if (values.check) {

@@ -62,6 +62,7 @@ void Cache::copy(const int32_t* from, const int32_t* to, int count) {
                          std::to_string(to[i]) + ", expected 0 to " + std::to_string(cells() - 1));
   const std::unique_lock<std::mutex> lock(busy, std::try_to_lock);
   if (!lock.owns_lock()) throw CoreError("ERR_RUNTIME", "cache copy: a pass is running on this cache");
+  copies_.reserve(copies_.size() + size_t(count));
   for (int i = 0; i < count; i++)
     if (from[i] != to[i]) copies_.push_back({from[i], to[i]});
 }

@@ -205,10 +205,17 @@ LANES_INLINE Float loadCached(const void* block, size_t index) {
 
 LANES_INLINE Float capped(Float x, float cap) { return mul(tanh16(mul(x, broadcast(1.0f / cap))), broadcast(cap)); }
 
-// Keys and values that are not in the caches are fetched a line or two with each step of the arithmetic, so far ahead.
-// More prefetches at once than about 16 lines are dropped (Zen 5, measured), and then memory idles while a core computes.
-constexpr int kAheadBytes = 16 << 10;
-LANES_INLINE int blocksAhead(size_t blockBytes) { return larger(2, smaller(kMostAhead, int(kAheadBytes / blockBytes))); }
+// Keys and values that are not in the caches are fetched a line or two with each step of the arithmetic, so far ahead, but at
+// least as far as a group scores at once. More prefetches at once than about 16 lines are dropped (Zen 5,
+// native/tests/attention_bench.cpp), and then memory idles while a core computes.
+constexpr int kAheadBytes = 16 << 10, kFewestAhead = 4;
+LANES_INLINE int blocksAhead(size_t blockBytes) {
+  return larger(kFewestAhead, smaller(kMostAhead, int(kAheadBytes / blockBytes)));
+}
+
+// A group of queries, the `part` of `parts`: with a block it fetches the one that comes `ahead` blocks later, if that is its
+// own. The values [firstBlock, lastBlock) follow the keys, the keys of the next call the values.
+struct Group { int part, parts, firstBlock, lastBlock, ahead; };
 
 // Scaled scores of `count` queries against `blocks` blocks; -infinity outside a query's positions, whatever lies there.
 // coming: blocks to be fetched meanwhile.
@@ -246,25 +253,25 @@ template <bool half, int count, int blocks, bool fetch>
     }
 }
 
-// Where several groups of queries go past keys and values, they take turns at so many blocks, which stay in the first
-// cache meanwhile, and each fetches its share of what comes: a group that reads from memory alone would wait for it.
+// Where several groups of queries go past keys and values, they take turns at so many blocks at most, which stay in the first
+// cache meanwhile: a group that reads from memory alone would wait for it.
 constexpr int kStepBlocks = 8;
 
-// Scores of a group of queries, the `part` of `parts` groups, against the blocks [block, end).
+// Scores of a group of queries against the blocks [block, end).
 template <bool half, int count>
-void scoresOfStep(const AttentionArgs& a, int query, int block, int end, float* const* p, int firstBlock, int lastBlock, int part, int parts) {
+void scoresOfStep(const AttentionArgs& a, int query, int block, int end, float* const* p, const Group& group) {
   constexpr int chains = smaller(16, kAccumulators);
   constexpr int blocks = count <= chains / 4 ? 4 : count <= chains / 2 ? 2 : 1;
-  const int ahead = blocksAhead(size_t(a.headDim) * kLanes * (half ? 2 : 4));
+  static_assert(blocks <= kFewestAhead, "what is fetched is not what is read at the same time");
   const auto step = [&](auto constant) __attribute__((always_inline)) {
     constexpr int n = decltype(constant)::value;
     if (!a.cold) return scores<half, count, n, false>(a, query, block, p, nullptr);
     const uint8_t* coming[n];
     for (int b = 0; b < n; b++) {
-      const int next = block + b + ahead;  // the values follow the keys
-      coming[b] = static_cast<const uint8_t*>((block + b) % parts != part ? a.keys[block + b]
-                                              : next < lastBlock          ? a.keys[next]
-                                                                          : a.values[smaller(firstBlock + next, 2 * lastBlock - 1) - lastBlock]);
+      const int next = block + b + group.ahead;
+      coming[b] = static_cast<const uint8_t*>((block + b) % group.parts != group.part ? a.keys[block + b]
+                                              : next < group.lastBlock                ? a.keys[next]
+                                                                                      : a.values[group.firstBlock + next - group.lastBlock]);
     }
     scores<half, count, n, true>(a, query, block, p, coming);
   };
@@ -272,20 +279,16 @@ void scoresOfStep(const AttentionArgs& a, int query, int block, int end, float* 
   for (; block < end; block++) step(Constant<1>{});
 }
 
-// Sums that are kept in registers at once: those of so many queries, and of so many vectors of values where there are fewer.
+// Sums that are kept in registers at once: of so many queries, and of so many vectors of values where there are fewer.
 constexpr int kValueQueries = kAccumulators >= 16 ? 6 : 2, kValueSums = kAccumulators >= 16 ? 24 : kAccumulators;
 constexpr int valueVectors(int queries) { return smaller(4, larger(1, kValueSums / queries)); }
-
-// Who fetches which values: `part` of `parts`, up to lastBlock, and behind that the keys of the next call.
-struct Coming { int part, parts, lastBlock; };
 
 // o[j][offset...] += p_t * value_t for positions [begin, end) in order, for `count` queries and `vectors` * 16 of the values.
 // Loops that the compiler does not unroll in time leave the sums in memory (4 queries: 600 instead of 375 ns each).
 template <bool half, int count, int vectors, bool fetch>
-[[gnu::noinline]] void addValues(const AttentionArgs& a, const float* const* p, int begin, int end, int offset, float* const* o, Coming c) {
+[[gnu::noinline]] void addValues(const AttentionArgs& a, const float* const* p, int begin, int end, int offset, float* const* o, const Group& group) {
   constexpr size_t numberBytes = half ? 2 : 4;
   const size_t rowBytes = size_t(a.valueStride) * numberBytes;
-  const int ahead = blocksAhead(rowBytes * kLanes);
   Float sum[count][vectors];
 #pragma GCC unroll 6
   for (int j = 0; j < count; j++)
@@ -296,11 +299,11 @@ template <bool half, int count, int vectors, bool fetch>
     const int blockEnd = smaller(end, int(block + 1) * kLanes);
     const uint8_t* coming = nullptr;
     if constexpr (fetch) {
-      const int next = int(block) + ahead;
-      coming = static_cast<const uint8_t*>(int(block) % c.parts != c.part      ? a.values[block]
-                                           : next < c.lastBlock                ? a.values[next]
-                                           : next - c.lastBlock < a.nextCount  ? a.next[next - c.lastBlock]
-                                                                               : a.values[block]);
+      const int next = int(block) + group.ahead;
+      coming = static_cast<const uint8_t*>(int(block) % group.parts != group.part     ? a.values[block]
+                                           : next < group.lastBlock                   ? a.values[next]
+                                           : next - group.lastBlock < a.nextCount     ? a.next[next - group.lastBlock]
+                                                                                      : a.values[block]);
     }
     const uint8_t* row = static_cast<const uint8_t*>(a.values[block]) + unsigned(t) % kLanes * rowBytes + size_t(offset) * numberBytes;
     for (; t < blockEnd; t++, row += rowBytes) {
@@ -323,18 +326,18 @@ template <bool half, int count, int vectors, bool fetch>
     for (int v = 0; v < vectors; v++) store(o[j] + offset + v * kLanes, sum[j][v]);
 }
 
-// All of the values' numbers.
+// All of the values' numbers; with the first of them whole values are fetched.
 template <bool half, int count, bool fetch>
-void addWholeValues(const AttentionArgs& a, const float* const* p, int begin, int end, float* const* o, Coming c) {
+void addWholeValues(const AttentionArgs& a, const float* const* p, int begin, int end, float* const* o, const Group& group) {
   if (begin >= end) return;
   constexpr int vectors = valueVectors(count), step = vectors * kLanes;
   int offset = 0;
   if (fetch && step - kLanes < a.headDim) {
-    addValues<half, count, vectors, fetch>(a, p, begin, end, offset, o, c);
+    addValues<half, count, vectors, fetch>(a, p, begin, end, offset, o, group);
     offset = step;
   }
-  for (; offset + step - kLanes < a.headDim; offset += step) addValues<half, count, vectors, false>(a, p, begin, end, offset, o, c);
-  for (; offset < a.headDim; offset += kLanes) addValues<half, count, 1, false>(a, p, begin, end, offset, o, c);
+  for (; offset + step - kLanes < a.headDim; offset += step) addValues<half, count, vectors, false>(a, p, begin, end, offset, o, group);
+  for (; offset < a.headDim; offset += kLanes) addValues<half, count, 1, false>(a, p, begin, end, offset, o, group);
 }
 
 template <bool half>
@@ -353,14 +356,16 @@ void attention(const AttentionArgs& a) {
     o[j] = a.scratch + size_t(a.count) * lastBlock * kLanes + size_t(j) * a.valueStride;
   }
 
+  const auto aheadOf = [&](int numbers) { return smaller(lastBlock - firstBlock, blocksAhead(size_t(numbers) * kLanes * (half ? 2 : 4))); };
+
   constexpr int mostTogether = smaller(8, kAccumulators);
-  const int groups = (a.count + mostTogether - 1) / mostTogether;
+  const int groups = (a.count + mostTogether - 1) / mostTogether, keysAhead = aheadOf(a.headDim);
   for (int block = firstBlock, to; block < lastBlock; block = to) {
-    to = groups == 1 ? lastBlock : smaller(lastBlock, block + kStepBlocks);
+    to = groups == 1 ? lastBlock : smaller(lastBlock, block + smaller(kStepBlocks, keysAhead));
     for (int i = 0; i < groups; i++) {
       const int query = beginOf(i, groups);
       withConstant<mostTogether>(beginOf(i + 1, groups) - query, [&](auto count) {
-        scoresOfStep<half, decltype(count)::value>(a, query, block, to, p, firstBlock, lastBlock, i, groups);
+        scoresOfStep<half, decltype(count)::value>(a, query, block, to, p, {i, groups, firstBlock, lastBlock, keysAhead});
       });
     }
   }
@@ -397,13 +402,14 @@ void attention(const AttentionArgs& a) {
     }
   }
   const bool fetch = a.cold || a.nextCount > 0;
+  const int valuesAhead = aheadOf(a.valueStride);
   for (int block = firstBlock, to; block < lastBlock; block = to) {
-    to = pieces == 1 ? lastBlock : smaller(lastBlock, block + kStepBlocks);
+    to = pieces == 1 ? lastBlock : smaller(lastBlock, block + smaller(kStepBlocks, valuesAhead));
     for (int i = 0; i < pieces; i++) {
       const int query = beginOf(i, pieces), from = larger(begins[i], block * kLanes), until = smaller(ends[i], to * kLanes);
       withConstant<kValueQueries>(beginOf(i + 1, pieces) - query, [&](auto constant) {
         constexpr int count = decltype(constant)::value;
-        if (fetch) addWholeValues<half, count, true>(a, p + query, from, until, o + query, {i, pieces, lastBlock});
+        if (fetch) addWholeValues<half, count, true>(a, p + query, from, until, o + query, {i, pieces, firstBlock, lastBlock, valuesAhead});
         else addWholeValues<half, count, false>(a, p + query, from, until, o + query, {});
       });
     }

@@ -466,20 +466,22 @@ void Program::findStages() {
 }
 
 // Passes of the same size follow each other while decoding, so the plan is kept.
-void Program::planChunks(int rows, int outputs) {
-  if (rows == plannedRows_ && outputs == plannedOutputs_) return;
-  plannedRows_ = rows;
-  plannedOutputs_ = outputs;
+void Program::planChunks(int rows, int outputs, int texts) {
+  if (rows == plannedRows_ && outputs == plannedOutputs_ && texts == plannedTexts_) return;
+  plannedRows_ = -1;  // until the plan is whole
   chunks_.assign(1, 0);  // the first stage: copies in the cache, where there are some
   for (std::vector<Part>& stage : stages_) {
     int total = 0;
-    for (Part& part : stage) total += part.chunks = chunksOf(part.op, rows, outputs);
+    for (Part& part : stage) total += part.chunks = chunksOf(part.op, rows, outputs, texts);
     chunks_.push_back(total);
   }
   chunks_.push_back(outputs);  // the last stage: one pick a chunk
+  plannedRows_ = rows;
+  plannedOutputs_ = outputs;
+  plannedTexts_ = texts;
 }
 
-int Program::chunksOf(int op, int rows, int outputs) const {
+int Program::chunksOf(int op, int rows, int outputs, int texts) const {
   const int32_t* f = fields(op);
   const int threads = core_->pool.threads();
   const auto rowsOf = [&](int buffer) {
@@ -507,9 +509,10 @@ int Program::chunksOf(int op, int rows, int outputs) const {
     case Opcode::SumExperts: return byRow(rowsOf(f[3]), 4);
     case Opcode::Attend: {
       // A chunk is a run of queries of one key/value head after another, so that a thread loads keys and values for as
-      // many of them as it can: one chunk a thread where there are few.
+      // many of them as it can: one chunk a thread where there are few. Texts have pasts of their own, of different length.
       const int queries = rows * f[4], calls = (queries + kMaxQueries - 1) / kMaxQueries;
-      return std::min({queries, calls <= 2 * threads ? threads : (calls + threads - 1) / threads * threads, threads * 16});
+      const int few = texts > 1 ? std::min(threads * 4, rows * spec_.cache->heads) : threads;
+      return std::min({queries, calls <= 2 * few ? few : (calls + threads - 1) / threads * threads, threads * 16});
     }
   }
   return 0;
@@ -851,7 +854,8 @@ void Program::attend(Pass& pass, const int32_t* f, float scale, int chunk, int c
     locate(lastRow, rowOf(begin), kvHead);
     const int blocks = int(scratch.keys.size());
     const bool fits = size_t(blocks) * (cache.keyBlockBytes() + cache.valueBlockBytes()) <= kCachedBytes;
-    const bool cold = (!fits && pass.rows <= kDecodingRows) || scratch.warmHead != kvHead || scratch.warmTable != table;
+    const bool never = !fits && pass.rows <= kDecodingRows;  // too much to stay in the caches until the next call
+    const bool cold = never || scratch.warmHead != kvHead || scratch.warmTable != table;
     scratch.warmHead = kvHead;
     scratch.warmTable = table;
     const size_t needed = (size_t(blocks) * kLanes + size_t(cache.valueStride)) * size_t(end - begin);
@@ -873,7 +877,7 @@ void Program::attend(Pass& pass, const int32_t* f, float scale, int chunk, int c
       const int nextHead = end / perHead, r = rowOf(end);
       const Row& row = pass.in.rows[size_t(r)];
       const int first = firstBlock(r), last = std::min(row.position / kLanes + 1, pass.paths[size_t(r)].firstIrregular);
-      if (nextHead != kvHead || row.table != table)
+      if (never || nextHead != kvHead || row.table != table)
         for (; nextCount < kMostAhead && first + nextCount < last; nextCount++)
           next[nextCount] = cache.keys(layer, pass.table(row)[first + nextCount], nextHead);
     }
@@ -1019,7 +1023,7 @@ RunOutput Program::run(const RunInput& in, const std::atomic<bool>& cancelled) {
   out.topTokens.resize(outputs * top);
   out.topLogprobs.resize(outputs * top);
 
-  planChunks(pass.rows, pass.outputs);
+  planChunks(pass.rows, pass.outputs, int(in.tableOffsets.size()) - 1);
   Cache& cache = *spec_.cache;
   chunks_[0] = cache.hasCopies() ? cache.layers : 0;
 

@@ -127,8 +127,8 @@ class Program {
   void checkOps();
   void checkInput(const RunInput&) const;
   void findStages();
-  void planChunks(int rows, int outputs);
-  int chunksOf(int op, int rows, int outputs) const;
+  void planChunks(int rows, int outputs, int texts);
+  int chunksOf(int op, int rows, int outputs, int texts) const;
   void execute(Pass&, int op, int chunk, int chunks, int thread);
   void route(const int32_t* f, float scale, int row);
   template <class Step>
@@ -149,8 +149,8 @@ class Program {
   std::vector<Buffer> buffers_;
   bool streamed_ = false;  // MatmulArgs
   std::vector<std::vector<Part>> stages_;  // operators that may run side by side, with their chunks in this pass
-  std::vector<int> chunks_;                // of each stage, and of the picks
-  int plannedRows_ = -1, plannedOutputs_ = -1;
+  std::vector<int> chunks_;                // of the copies in the cache, of each stage, and of the picks
+  int plannedRows_ = -1, plannedOutputs_ = -1, plannedTexts_ = -1;
   std::vector<Scratch> scratch_;          // one per thread
   std::vector<uint32_t> cellStamp_;       // run in which a cell was last written, to refuse two rows in one cell
   uint32_t stamp_ = 0;

@@ -1,6 +1,6 @@
 // Attention over a past that lies in memory, not in the caches, for the rows of one pass of SmolLM2-135M (30 layers, 3
-// key/value heads of 3 queries, 64 numbers, float16), by rows and table; and what becomes of prefetches that are issued
-// in bursts. Rounds are interleaved.
+// key/value heads of 3 queries, 64 numbers, float16), by rows and table; rounds are interleaved.
+// Then what becomes of prefetches that are issued in bursts.
 //   node scripts/build-native.mjs --bench attention [past [rounds]]
 #include <immintrin.h>
 
@@ -97,16 +97,17 @@ void readPasts(int past, int rounds) {
   for (Cache* cache : caches) delete cache;
 }
 
+size_t readUpTo = 0;
+
 // 128 KiB prefetched `burst` lines at a time with a pause between, and read 20 us later: how long either takes.
 template <int burst>
 void prefetchInBursts(const Memory& memory, int rounds) {
   constexpr size_t bytes = 128 << 10;
   std::vector<double> issued, read;
   std::atomic<uint64_t> sink{0};
-  static size_t at = 0;
   for (int i = 0; i < rounds; i++) {
-    at = (at + 3 * bytes) % (memory.bytes() - bytes);
-    const uint8_t* from = memory.data() + at;
+    readUpTo = (readUpTo + 3 * bytes) % (memory.bytes() - bytes);  // never what was read before
+    const uint8_t* from = memory.data() + readUpTo;
     if (burst > 0)
       issued.push_back(microseconds([&] {
         for (size_t line = 0; line < bytes; line += 64 * size_t(burst)) {
