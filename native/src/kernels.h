@@ -257,9 +257,10 @@ struct Kernels {
   const char* name;
   MatmulFn matmulQuantised[kNumWeightTypes];  // by quantised rows, in the order of AllWeightTypes; null for float types
   MatmulFn matmulFloat[kNumWeightTypes];      // by float rows
+  // Inputs [first, first + n) of a row of k; x holds these n. All are multiples of 32.
   // Per block of 32: a = max |x|, scale = a / 127, q = round to even of x * (127 / a), all 0 where a <= 2^-100.
   // A value that is not finite makes scale and scaled sum NaN, so that it reaches the logits, where it is refused.
-  void (*quantise)(const float* x, int k, uint8_t* out);
+  void (*quantise)(const float* x, int k, int first, int n, uint8_t* out);
   // y = (x * (1 / sqrt(mean of x^2 + eps))) * weight; the squares add up by fma over 16 lanes.
   void (*rmsNorm)(const float* x, const float* weight, int k, float eps, float* y);
   // d = x - mean of x; y = fma(d * (1 / sqrt(mean of d^2 + eps)), weight, bias); both sums over 16 lanes.

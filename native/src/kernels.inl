@@ -136,15 +136,15 @@ void matmulFloat(const MatmulArgs& a) {
     });
 }
 
-void quantise(const float* x, int k, uint8_t* out) {
+void quantise(const float* x, int k, int first, int n, uint8_t* out) {
   const int blocks = k / kBlock;
   int8_t* q = reinterpret_cast<int8_t*>(out);
   float* scale = reinterpret_cast<float*>(out + k);
   float* scaledSum = scale + blocks;
   int32_t* sums = reinterpret_cast<int32_t*>(scaledSum + blocks);
   int16_t* halfSums = reinterpret_cast<int16_t*>(sums + blocks);
-  for (int b = 0; b < blocks; b++) {
-    const Float v[2] = {load(x + b * kBlock), load(x + b * kBlock + kLanes)};
+  for (int b = first / kBlock; b < (first + n) / kBlock; b++, x += kBlock) {
+    const Float v[2] = {load(x), load(x + kLanes)};
     // max(a, b) is b where a is NaN: a NaN does not become the largest, as with fmax.
     const float largest = reduceMax(max(absolute(v[1]), max(absolute(v[0]), broadcast(0))));
     const bool finite = reduceAdd(add(mul(v[0], broadcast(0)), mul(v[1], broadcast(0)))) == 0.0f;

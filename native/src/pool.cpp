@@ -20,7 +20,7 @@ namespace outrider {
 
 namespace {
 
-// 44 bits of serial: 23 years at 24,000 stages a second (100 tokens of 240 stages).
+// 44 bits of serial, stages without chunks counted: 23 years at 24,000 stages a second (100 tokens of 240 stages).
 constexpr int kChunkBits = 20;
 constexpr uint64_t kChunkMask = (uint64_t(1) << kChunkBits) - 1;
 constexpr uint64_t kClosed = ~uint64_t(0) & ~kChunkMask;
@@ -96,9 +96,9 @@ bool Pool::run(const int* chunksOf, int count, void (*work)(void*, int, int, int
   work_ = work;
   stop_ = stop;
   context_ = context;
-  stage_ = -1;
+  base_ = (open_.load(std::memory_order_relaxed) >> kChunkBits) + 1;
   finished_ = false;
-  openNext();
+  openAfter(-1);
   uint64_t open = open_.load(std::memory_order_acquire);
   while (chunksIn(open) > 0) {
     help(open, 0);
@@ -123,10 +123,10 @@ void Pool::help(uint64_t open, int thread) {
     const int begin = (chunks * owner + threads_ - 1) / threads_;
     const int size = (chunks * (owner + 1) + threads_ - 1) / threads_ - begin;
     for (int chunk; (chunk = claim(open, owner, size)) >= 0; ++completed) {
-      work_(context_, stage_, begin + chunk, thread);
+      work_(context_, stageOf(open), begin + chunk, thread);
     }
   }
-  if (completed > 0 && remaining_.fetch_sub(completed, std::memory_order_acq_rel) == completed) openNext();
+  if (completed > 0 && remaining_.fetch_sub(completed, std::memory_order_acq_rel) == completed) openAfter(stageOf(open));
 }
 
 // The next chunk of the owner's share, or -1 where none is left or the stage is over.
@@ -143,16 +143,18 @@ int Pool::claim(uint64_t open, int owner, int size) {
   return -1;
 }
 
+int Pool::stageOf(uint64_t open) const { return int((open >> kChunkBits) - base_); }
+
 // Called by one thread at a time: the driver at the start, then whoever completed the last chunk of a stage.
-void Pool::openNext() {
-  do ++stage_;
-  while (stage_ < count_ && chunksOf_[stage_] == 0);
-  finished_ = stage_ >= count_;
-  const int chunks = finished_ || stop_(context_) ? 0 : chunksOf_[stage_];
+void Pool::openAfter(int stage) {
+  do ++stage;
+  while (stage < count_ && chunksOf_[stage] == 0);
+  finished_ = stage >= count_;
+  const int chunks = finished_ || stop_(context_) ? 0 : chunksOf_[stage];
   remaining_.store(chunks, std::memory_order_relaxed);
   // A single chunk is this thread's own next one (or a spinning thread's): waking others for it only costs. The end
   // of the run must reach the driver.
-  publish((++serial_ << kChunkBits) | uint64_t(chunks), chunks != 1);
+  publish((base_ + uint64_t(stage)) << kChunkBits | uint64_t(chunks), chunks != 1);
 }
 
 // The store to open_ and the load of parked_ here, the store to parked_ and the load of open_ in waitForChange: all

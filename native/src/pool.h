@@ -49,7 +49,8 @@ class Pool {
   void worker(int thread);
   void help(uint64_t open, int thread);
   int claim(uint64_t open, int owner, int size);
-  void openNext();
+  int stageOf(uint64_t open) const;
+  void openAfter(int stage);
   void publish(uint64_t value, bool wake);
   uint64_t waitForChange(uint64_t seen);
 
@@ -57,19 +58,19 @@ class Pool {
   const bool spin_;
   const std::unique_ptr<Share[]> shares_;
 
-  // The run. Written while no chunk is claimed (by `run`, by openNext), read by the holder of a claimed chunk.
+  // The run. Written by `run` while no chunk is claimed, read by the holder of a claimed chunk. Nothing of it changes from
+  // stage to stage, so that it stays in every core's cache.
   const int* chunksOf_ = nullptr;
   int count_ = 0;
   void (*work_)(void*, int, int, int) = nullptr;
   bool (*stop_)(void*) = nullptr;
   void* context_ = nullptr;
-  int stage_ = 0;
-  bool finished_ = false;
-  uint64_t serial_ = 0;
+  uint64_t base_ = 1;  // serial of stage 0
 
   alignas(128) std::atomic<uint64_t> open_{0};  // serial, chunks of the open stage; 0 chunks: no run
   alignas(128) std::atomic<int> remaining_{0};  // chunks of the open stage that are not completed
   alignas(128) std::atomic<bool> parked_{false};
+  bool finished_ = false;  // written by the thread that ends the run
   std::mutex parking_;
   std::condition_variable wake_;
   std::mutex running_;

@@ -43,9 +43,9 @@ constexpr size_t kMostCached = size_t(64) << 20;
 constexpr int kStepFloats = 256 * kLanes;
 int stepTiles(int rows) { return rows > 32 ? 4 : 8; }
 
-// Share of a matrix's tiles; a pair stays together.
-Range share(const Weight& w, int chunk, int chunks) {
-  const int together = w.paired ? 2 : 1;
+// Share of a matrix's tiles; a pair stays together, of the weights or (`inPairs`) of what is made of them.
+Range share(const Weight& w, int chunk, int chunks, bool inPairs = false) {
+  const int together = w.paired || inPairs ? 2 : 1;
   const Range units = share(w.tiles / together, chunk, chunks);
   return {units.begin * together, units.end * together};
 }
@@ -63,6 +63,9 @@ MatmulFn product(const Kernels& k, const Weight& w, bool quantised) {
   return (quantised ? k.matmulQuantised : k.matmulFloat)[typeIndex(w.type)];
 }
 constexpr int kDecodingRows = 16;
+// What the operators next to an operator do on the way (findNeighbours): in passes of so many rows, norms of so many numbers.
+constexpr int kMergedRows = 16;
+constexpr int64_t kMostNormed = 4608;
 constexpr size_t kCachedBytes = size_t(512) << 10;  // keys and values of a head that stay in the second-level cache
 
 }  // namespace
@@ -151,6 +154,7 @@ Program::Program(std::shared_ptr<Core> core, ProgramSpec spec) : core_(std::move
   }
   checkOps();
   findStages();
+  findNeighbours();
   size_t weightBytes = 0;
   for (const auto& weight : spec_.weights) weightBytes += Weight::packedBytes(int(weight->type), weight->rows, weight->k);
   streamed_ = weightBytes > kMostCached;
@@ -426,31 +430,35 @@ void Program::checkOps() {
     throw programError("logits: expected a float32 buffer of wanted rows, at least as wide as the vocabulary");
 }
 
+Program::Access Program::accessOf(int op) const {
+  const int32_t* f = fields(op);
+  const int cache = int(spec_.buffers.size());
+  switch (Opcode(f[0])) {
+    case Opcode::Embed: return {{}, {f[2]}};
+    case Opcode::RmsNorm: return {f[4] ? std::vector<int>{f[1], f[3]} : std::vector<int>{f[1]}, {f[3]}};
+    case Opcode::LayerNorm: return {{f[1]}, {f[4]}};
+    case Opcode::Quantise: case Opcode::Select: return {{f[1]}, {f[2]}};
+    case Opcode::Matmul: return {f[4] ? std::vector<int>{f[1], f[3]} : std::vector<int>{f[1]}, {f[3]}};
+    case Opcode::Gated: return {{f[1]}, {f[4]}};
+    case Opcode::Rotary: return {{}, {f[2]}};
+    case Opcode::Rope: return {{f[1], f[2]}, {f[1]}};
+    case Opcode::Store: return {{f[1], f[2]}, {cache}};
+    case Opcode::Attend: return {{f[1], cache}, {f[2]}};
+    case Opcode::Add: return {{f[1], f[2]}, {f[3]}};
+    case Opcode::Route: return {{f[1]}, {f[2]}};
+    case Opcode::GatedExperts: return {{f[1], f[2]}, {f[5]}};
+    case Opcode::MatmulExperts: return {{f[1], f[2]}, {f[4]}};
+    case Opcode::SumExperts: return {f[4] ? std::vector<int>{f[1], f[2], f[3]} : std::vector<int>{f[1], f[2]}, {f[3]}};
+  }
+  return {};
+}
+
 // Operators in order go into one stage as long as none depends on another in it: q, k and v run side by side.
 void Program::findStages() {
   const int count = int(spec_.ops.size()) / kOpInts;
-  const int cacheId = int(spec_.buffers.size());  // the cache counts as one more buffer
   std::vector<int> reads, writes;
   for (int op = 0; op < count; op++) {
-    const int32_t* f = fields(op);
-    std::vector<int> r, w;
-    switch (Opcode(f[0])) {
-      case Opcode::Embed: w = {f[2]}; break;
-      case Opcode::RmsNorm: r = {f[1]}; w = {f[3]}; break;
-      case Opcode::LayerNorm: r = {f[1]}; w = {f[4]}; break;
-      case Opcode::Quantise: case Opcode::Select: r = {f[1]}; w = {f[2]}; break;
-      case Opcode::Matmul: r = {f[1]}; w = {f[3]}; break;
-      case Opcode::Gated: r = {f[1]}; w = {f[4]}; break;
-      case Opcode::Rotary: w = {f[2]}; break;
-      case Opcode::Rope: r = {f[2]}; w = {f[1]}; break;
-      case Opcode::Store: r = {f[1], f[2]}; w = {cacheId}; break;
-      case Opcode::Attend: r = {f[1], cacheId}; w = {f[2]}; break;
-      case Opcode::Add: r = {f[1], f[2]}; w = {f[3]}; break;
-      case Opcode::Route: r = {f[1]}; w = {f[2]}; break;
-      case Opcode::GatedExperts: r = {f[1], f[2]}; w = {f[5]}; break;
-      case Opcode::MatmulExperts: r = {f[1], f[2]}; w = {f[4]}; break;
-      case Opcode::SumExperts: r = {f[1], f[2]}; w = {f[3]}; break;
-    }
+    const auto [r, w] = accessOf(op);
     const auto meets = [](const std::vector<int>& a, const std::vector<int>& b) {
       return std::find_first_of(a.begin(), a.end(), b.begin(), b.end()) != a.end();
     };
@@ -465,11 +473,85 @@ void Program::findStages() {
   }
 }
 
+// Where a stage of little work lies between two others, its work can be done by the chunks of one of them: a product's
+// threads each normalise its input for themselves, who computes a gated product or attends quantises the result, who rotates
+// keys stores them. For few rows that costs less than to meet once more and to hand the numbers from core to core, all the
+// more where cores do not share a cache.
+void Program::findNeighbours() {
+  const int count = int(spec_.ops.size()) / kOpInts;
+  neighbours_.resize(size_t(count));
+  merged_.resize(size_t(count));
+  std::vector<int> stageOf(size_t(count), 0);
+  for (size_t s = 0; s < stages_.size(); s++)
+    for (const Part& part : stages_[s]) stageOf[size_t(part.op)] = int(s);
+  std::vector<Access> access;
+  for (int op = 0; op < count; op++) access.push_back(accessOf(op));
+  const auto has = [](const std::vector<int>& list, int buffer) { return std::find(list.begin(), list.end(), buffer) != list.end(); };
+  const auto reads = [&](int op, int buffer) { return has(access[size_t(op)].reads, buffer); };
+  const auto writes = [&](int op, int buffer) { return has(access[size_t(op)].writes, buffer); };
+  // Whether an operator of the stages [first, last], but `except` itself, is one of those.
+  const auto any = [&](int first, int last, int except, auto those) {
+    for (int op = 0; op < count; op++)
+      if (op != except && stageOf[size_t(op)] >= first && stageOf[size_t(op)] <= last && those(op)) return true;
+    return false;
+  };
+  // Those that read what `op` wrote to `buffer`, in order.
+  const auto readersOf = [&](int op, int buffer) {
+    std::vector<int> found;
+    for (int next = op + 1; next < count; next++) {
+      if (reads(next, buffer)) found.push_back(next);
+      if (writes(next, buffer)) break;
+    }
+    return found;
+  };
+  for (int op = 0; op < count; op++) {
+    const int32_t* f = fields(op);
+    const int stage = stageOf[size_t(op)];
+    if (Opcode(f[0]) == Opcode::RmsNorm && spec_.buffers[size_t(f[3])].quantised) {
+      const std::vector<int> users = readersOf(op, f[3]);
+      if (users.empty()) continue;
+      const int last = stageOf[size_t(users.back())];
+      const bool products = std::all_of(users.begin(), users.end(), [&](int user) {
+        const Opcode code = Opcode(fields(user)[0]);
+        return (code == Opcode::Matmul || code == Opcode::Gated) && !writes(user, f[3]);
+      });
+      // What is normalised must be the same until the last of them is done.
+      if (products && !any(stage, last, op, [&](int other) { return writes(other, f[1]); }))
+        for (const int user : users) neighbours_[size_t(user)].norm = op;
+    } else if (Opcode(f[0]) == Opcode::Gated || Opcode(f[0]) == Opcode::Attend) {
+      const bool gated = Opcode(f[0]) == Opcode::Gated;
+      const int out = gated ? f[4] : f[2];
+      const std::vector<int> users = readersOf(op, out);
+      if (users.size() != 1 || Opcode(fields(users[0])[0]) != Opcode::Quantise || out == spec_.logits) continue;
+      const int to = fields(users[0])[2];
+      // A thread quantises blocks of 32 numbers that are all its own.
+      if ((gated ? spec_.weights[size_t(f[2])]->tiles % 2 : spec_.cache->headDim % kBlock) != 0) continue;
+      if (!any(stage, stageOf[size_t(users[0])], users[0], [&](int other) { return reads(other, to) || writes(other, to); }))
+        neighbours_[size_t(op)].quantise = users[0];
+    } else if (Opcode(f[0]) == Opcode::Rope) {
+      const std::vector<int> users = readersOf(op, f[1]);
+      if (users.empty() || Opcode(fields(users[0])[0]) != Opcode::Store || fields(users[0])[1] != f[1] || fields(users[0])[2] == f[1]) continue;
+      const int values = fields(users[0])[2], cache = int(spec_.buffers.size());
+      if (!any(stage, stageOf[size_t(users[0])], users[0], [&](int other) { return writes(other, values) || reads(other, cache) || writes(other, cache); }))
+        neighbours_[size_t(op)].store = users[0];
+    }
+  }
+}
+
 // Passes of the same size follow each other while decoding, so the plan is kept.
 void Program::planChunks(int rows, int outputs, int texts) {
   if (rows == plannedRows_ && outputs == plannedOutputs_ && texts == plannedTexts_) return;
   plannedRows_ = -1;  // until the plan is whole
   chunks_.assign(1, 0);  // the first stage: copies in the cache, where there are some
+  std::fill(merged_.begin(), merged_.end(), uint8_t(0));
+  for (const Neighbours& n : neighbours_) {
+    if (n.norm >= 0) {
+      const auto& x = spec_.buffers[size_t(fields(n.norm)[1])];
+      merged_[size_t(n.norm)] = int64_t(x.outputs ? outputs : rows) * x.width <= kMostNormed;
+    }
+    if (n.quantise >= 0) merged_[size_t(n.quantise)] = rows <= kMergedRows;
+    if (n.store >= 0) merged_[size_t(n.store)] = rows <= kMergedRows;
+  }
   for (std::vector<Part>& stage : stages_) {
     int total = 0;
     for (Part& part : stage) total += part.chunks = chunksOf(part.op, rows, outputs, texts);
@@ -482,6 +564,7 @@ void Program::planChunks(int rows, int outputs, int texts) {
 }
 
 int Program::chunksOf(int op, int rows, int outputs, int texts) const {
+  if (merged_[size_t(op)]) return 0;
   const int32_t* f = fields(op);
   const int threads = core_->pool.threads();
   const auto rowsOf = [&](int buffer) {
@@ -498,7 +581,7 @@ int Program::chunksOf(int op, int rows, int outputs, int texts) const {
     case Opcode::Matmul: return byTile(rowsOf(f[1]), *spec_.weights[size_t(f[2])]);
     case Opcode::Gated: return byTile(rowsOf(f[1]), *spec_.weights[size_t(f[2])]);
     case Opcode::Rotary: return byRow(rows, 16);
-    case Opcode::Rope: return byRow(rows, 2);
+    case Opcode::Rope: return byRow(rows, neighbours_[size_t(op)].store >= 0 && merged_[size_t(neighbours_[size_t(op)].store)] ? 16 : 2);
     // Positions that follow each other share cache lines, which two threads would take from each other.
     case Opcode::Store: return byRow(rows, 16);
     case Opcode::Add: return byRow(rowsOf(f[1]), 4);
@@ -536,7 +619,7 @@ void Program::execute(Pass& pass, int op, int chunk, int chunks, int thread) {
     if ((quantised || accumulate) && y.size() < padded(size_t(n))) y.resize(padded(size_t(n)));
     for (int i = r.begin; i < r.end; i++) {
       normalise(floats(in, i), n, quantised || accumulate ? y.data() : floats(out, i));
-      if (quantised) k.quantise(y.data(), n, bytes(out, i));
+      if (quantised) k.quantise(y.data(), n, 0, n, bytes(out, i));
       else if (accumulate) k.add(floats(out, i), y.data(), n, floats(out, i));
     }
   };
@@ -564,27 +647,33 @@ void Program::execute(Pass& pass, int op, int chunk, int chunks, int thread) {
     }
     case Opcode::Quantise: {
       const Range r = share(rowsOf(f[1]), chunk, chunks);
-      for (int i = r.begin; i < r.end; i++) k.quantise(floats(f[1], i), width(f[1]), bytes(f[2], i));
+      for (int i = r.begin; i < r.end; i++) k.quantise(floats(f[1], i), width(f[1]), 0, width(f[1]), bytes(f[2], i));
       break;
     }
-    case Opcode::Matmul: matmul(f, scalar, rowsOf(f[1]), chunk, chunks); break;
+    case Opcode::Matmul: matmul(f, scalar, inputRows(op, rowsOf(f[1]), thread), rowsOf(f[1]), chunk, chunks); break;
     case Opcode::Gated: {
       const Weight& gate = *spec_.weights[size_t(f[2])];
       const Weight& up = *spec_.weights[size_t(f[3])];
       const bool quantised = spec_.buffers[size_t(f[1])].quantised;
-      const Range tiles = share(gate, chunk, chunks);
-      const Buffer& in = buffers_[size_t(f[1])];
+      const int quantise = mergedQuantise(op);
+      const Range tiles = share(gate, chunk, chunks, quantise >= 0);
+      const uint8_t* in = inputRows(op, rowsOf(f[1]), thread);
+      const size_t inBytes = buffers_[size_t(f[1])].rowBytes;
       const auto activate = Activation(f[5]) == Activation::Gelu ? k.geluMul : k.siluMul;
       float g[kStepFloats], u[kStepFloats];
-      forSteps(tiles, rowsOf(f[1]), in.rowBytes, [&](int tile, int count, int row, int n) {
+      forSteps(tiles, rowsOf(f[1]), inBytes, [&](int tile, int count, int row, int n) {
         const int stride = count * kLanes;
-        MatmulArgs args{gate.data(), gate.k, gate.paired, tile, tile + count, in.data + in.rowBytes * size_t(row), in.rowBytes, n, g, size_t(stride), false, streamed_};
+        MatmulArgs args{gate.data(), gate.k, gate.paired, tile, tile + count, in + inBytes * size_t(row), inBytes, n, g, size_t(stride), false, streamed_};
         product(k, gate, quantised)(args);
         args.weights = up.data();
         args.paired = up.paired;
         args.out = u;
         product(k, up, quantised)(args);
-        for (int i = 0; i < n; i++) activate(g + i * stride, u + i * stride, stride, floats(f[4], row + i) + tile * kLanes);
+        for (int i = 0; i < n; i++) {
+          float* out = quantise >= 0 ? g + i * stride : floats(f[4], row + i) + tile * kLanes;
+          activate(g + i * stride, u + i * stride, stride, out);
+          if (quantise >= 0) k.quantise(out, width(f[4]), tile * kLanes, stride, bytes(quantise, row + i));
+        }
       });
       break;
     }
@@ -603,11 +692,14 @@ void Program::execute(Pass& pass, int op, int chunk, int chunks, int thread) {
     case Opcode::Rope: {
       const Range r = share(pass.rows, chunk, chunks);
       const float* weight = optionalConstant(f[6]);
+      const int storing = neighbours_[size_t(op)].store;
+      const int32_t* store = storing >= 0 && merged_[size_t(storing)] ? fields(storing) : nullptr;
       for (int i = r.begin; i < r.end; i++) {
         float* x = floats(f[1], i);
         if (weight)
           for (int head = 0; head < f[3]; head++) k.rmsNorm(x + head * f[4], weight, f[4], scalar, x + head * f[4]);
         k.rope(x, f[3], f[4], width(f[2]), f[5] != 0, floats(f[2], i));
+        if (store) spec_.cache->store(k, store[3], pass.in.rows[size_t(i)].cell, x, floats(store[2], i));
       }
       break;
     }
@@ -771,23 +863,49 @@ void Program::forExperts(int routes, int rows, int in, int inSlots, int experts,
   }
 }
 
-void Program::matmul(const int32_t* f, float scalar, int rows, int chunk, int chunks) {
+// The buffer of rows that `op` quantises on the way in this pass, or -1.
+int Program::mergedQuantise(int op) const {
+  const int quantise = neighbours_[size_t(op)].quantise;
+  return quantise >= 0 && merged_[size_t(quantise)] ? fields(quantise)[2] : -1;
+}
+
+// The rows that a product reads, where need be normalised by this thread for itself, once for all products that read them.
+const uint8_t* Program::inputRows(int op, int rows, int thread) {
+  const int norm = neighbours_[size_t(op)].norm;
+  const Buffer& in = buffers_[size_t(fields(op)[1])];
+  if (norm < 0 || !merged_[size_t(norm)]) return in.data;
+  Scratch& own = scratch_[size_t(thread)];
+  if (own.normedStamp == stamp_ && own.normedOp == norm) return own.normed.data();
+  const int32_t* f = fields(norm);
+  const int n = spec_.buffers[size_t(f[1])].width;
+  if (own.normed.bytes() < in.rowBytes * size_t(rows)) own.normed = Memory(in.rowBytes * size_t(rows));
+  if (own.floats.size() < padded(size_t(n))) own.floats.resize(padded(size_t(n)));
+  for (int i = 0; i < rows; i++) {
+    core_->kernels.rmsNorm(floats(f[1], i), spec_.constants[size_t(f[2])].data(), n, spec_.scalars[size_t(norm)], own.floats.data());
+    core_->kernels.quantise(own.floats.data(), n, 0, n, own.normed.data() + in.rowBytes * size_t(i));
+  }
+  own.normedStamp = stamp_;
+  own.normedOp = norm;
+  return own.normed.data();
+}
+
+void Program::matmul(const int32_t* f, float scalar, const uint8_t* in, int rows, int chunk, int chunks) {
   const Kernels& k = core_->kernels;
   const Weight& w = *spec_.weights[size_t(f[2])];
   const Range tiles = share(w, chunk, chunks);
-  const Buffer& in = buffers_[size_t(f[1])];
+  const size_t inBytes = buffers_[size_t(f[1])].rowBytes;
   const Buffer& out = buffers_[size_t(f[3])];
   const auto run = product(k, w, spec_.buffers[size_t(f[1])].quantised != 0);
   const bool accumulate = f[4] != 0;
   const float* bias = optionalConstant(f[5]);
   const Finish finish = Finish(f[6]);
   if (!bias && finish == Finish::Scale && scalar == 1.0f)
-    return run({w.data(), w.k, w.paired, tiles.begin, tiles.end, in.data, in.rowBytes, rows,
+    return run({w.data(), w.k, w.paired, tiles.begin, tiles.end, in, inBytes, rows,
                 reinterpret_cast<float*>(out.data) + tiles.begin * kLanes, out.rowBytes / 4, accumulate, streamed_});
   float y[kStepFloats];
-  forSteps(tiles, rows, in.rowBytes, [&](int tile, int count, int row, int n) {
+  forSteps(tiles, rows, inBytes, [&](int tile, int count, int row, int n) {
     const int stride = count * kLanes, column = tile * kLanes, columns = std::min(stride, w.rows - column);
-    run({w.data(), w.k, w.paired, tile, tile + count, in.data + in.rowBytes * size_t(row), in.rowBytes, n, y, size_t(stride), false, streamed_});
+    run({w.data(), w.k, w.paired, tile, tile + count, in + inBytes * size_t(row), inBytes, n, y, size_t(stride), false, streamed_});
     for (int i = 0; i < n; i++) {
       float* from = y + i * stride;
       float* to = floats(f[3], row + i) + column;
@@ -808,7 +926,7 @@ void Program::attend(Pass& pass, const int32_t* f, float scale, int chunk, int c
   Scratch& scratch = scratch_[size_t(thread)];
   const auto run = cache.half ? core_->kernels.attentionF16 : core_->kernels.attentionF32;
 
-  const int op = int((f - fields(0)) / kOpInts);
+  const int op = int((f - fields(0)) / kOpInts), quantised = mergedQuantise(op);
   if (scratch.attendStamp != stamp_ || scratch.attendOp != op) {
     scratch.attendStamp = stamp_;
     scratch.attendOp = op;
@@ -883,6 +1001,9 @@ void Program::attend(Pass& pass, const int32_t* f, float scale, int chunk, int c
     }
     run({dim, cache.valueStride, scratch.keys.data(), scratch.values.data(), end - begin, queries, firsts, ends, outs, scale, softCap,
          cold, next, nextCount, scratch.floats.data()});
+    if (quantised >= 0)
+      for (int i = begin; i < end; i++)
+        core_->kernels.quantise(outs[i - begin], heads * dim, (kvHead * group + i % group) * dim, dim, bytes(quantised, rowOf(i)));
   };
 
   const auto regular = [&](int r) { return pass.paths[size_t(r)].firstIrregular > pass.in.rows[size_t(r)].position / kLanes; };

@@ -122,18 +122,30 @@ class Program {
     uint32_t attendStamp = 0;
     int attendOp = -1, warmHead = -1, warmTable = -1;
     std::vector<const void*> keys, values;
+    // The quantised rows of a norm that this thread computed for itself: which operator of which pass.
+    Memory normed;
+    uint32_t normedStamp = 0;
+    int normedOp = -1;
   };
+  // What an operator touches: buffers, and one number more for the cache.
+  struct Access { std::vector<int> reads, writes; };
+  // Operators next to an operator whose work its own chunks can do on the way; -1: none.
+  struct Neighbours { int norm = -1, quantise = -1, store = -1; };
 
   void checkOps();
   void checkInput(const RunInput&) const;
+  Access accessOf(int op) const;
   void findStages();
+  void findNeighbours();
   void planChunks(int rows, int outputs, int texts);
   int chunksOf(int op, int rows, int outputs, int texts) const;
   void execute(Pass&, int op, int chunk, int chunks, int thread);
   void route(const int32_t* f, float scale, int row);
   template <class Step>
   void forExperts(int routes, int rows, int in, int inSlots, int experts, int tiles, int chunk, int chunks, int thread, Step step);
-  void matmul(const int32_t* f, float scalar, int rows, int chunk, int chunks);
+  int mergedQuantise(int op) const;
+  const uint8_t* inputRows(int op, int rows, int thread);
+  void matmul(const int32_t* f, float scalar, const uint8_t* in, int rows, int chunk, int chunks);
   void draw(Pass&, int output);
   void attend(Pass&, const int32_t* f, float scale, int chunk, int chunks, int thread);
   const float* optionalConstant(int32_t field) const { return field == 0 ? nullptr : spec_.constants[size_t(field) - 1].data(); }
@@ -149,6 +161,8 @@ class Program {
   std::vector<Buffer> buffers_;
   bool streamed_ = false;  // MatmulArgs
   std::vector<std::vector<Part>> stages_;  // operators that may run side by side, with their chunks in this pass
+  std::vector<Neighbours> neighbours_;     // of each operator
+  std::vector<uint8_t> merged_;            // whether, in this pass, an operator's work is done by those next to it
   std::vector<int> chunks_;                // of the copies in the cache, of each stage, and of the picks
   int plannedRows_ = -1, plannedOutputs_ = -1, plannedTexts_ = -1;
   std::vector<Scratch> scratch_;          // one per thread

@@ -74,22 +74,22 @@ void matmulFloat(const MatmulArgs& a) {
     }
 }
 
-void quantise(const float* x, int k, uint8_t* out) {
+void quantise(const float* x, int k, int first, int n, uint8_t* out) {
   int8_t* q = reinterpret_cast<int8_t*>(out);
   float* scale = reinterpret_cast<float*>(out + k);
   float* scaledSum = scale + k / kBlock;
   int32_t* sums = reinterpret_cast<int32_t*>(scaledSum + k / kBlock);
   int16_t* halfSums = reinterpret_cast<int16_t*>(sums + k / kBlock);
-  for (int b = 0; b < k / kBlock; b++) {
+  for (int b = first / kBlock; b < (first + n) / kBlock; b++, x += kBlock) {
     float largest = 0;
-    for (int i = 0; i < kBlock; i++) largest = std::fmax(largest, std::fabs(x[b * kBlock + i]));
+    for (int i = 0; i < kBlock; i++) largest = std::fmax(largest, std::fabs(x[i]));
     bool finite = true;
-    for (int i = 0; i < kBlock; i++) finite = finite && std::isfinite(x[b * kBlock + i]);
+    for (int i = 0; i < kBlock; i++) finite = finite && std::isfinite(x[i]);
     const float inverse = largest > 0x1p-100f ? 127.0f / largest : 0.0f;
     int sum[2] = {};
     for (int i = 0; i < kBlock; i++) {
       // |x * inverse| <= 127.00001: the magic number rounds to even and the result fits int8.
-      const float shifted = x[b * kBlock + i] * inverse + kRoundMagic;
+      const float shifted = x[i] * inverse + kRoundMagic;
       const int8_t value = int8_t(floatToBits(shifted) & 0xff);
       q[b * kBlock + i] = value;
       sum[i / 16] += value;

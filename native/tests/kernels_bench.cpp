@@ -92,7 +92,7 @@ int main(int argc, char** argv) {
     const size_t stride = QuantisedRow::bytes(p.k);
     if (!quantised.empty()) continue;
     quantised.resize(stride * kMaxRows);
-    for (int r = 0; r < kMaxRows; r++) reference().quantise(row.data(), p.k, quantised.data() + size_t(r) * stride);
+    for (int r = 0; r < kMaxRows; r++) reference().quantise(row.data(), p.k, 0, p.k, quantised.data() + size_t(r) * stride);
   }
   std::vector<float> out(size_t(kMaxRows) * 49152);
 
