@@ -491,8 +491,9 @@ void Program::findNeighbours() {
   const auto writes = [&](int op, int buffer) { return has(access[size_t(op)].writes, buffer); };
   // Whether an operator of the stages [first, last], but `except` itself, is one of those.
   const auto any = [&](int first, int last, int except, auto those) {
-    for (int op = 0; op < count; op++)
-      if (op != except && stageOf[size_t(op)] >= first && stageOf[size_t(op)] <= last && those(op)) return true;
+    for (int s = first; s <= last; s++)
+      for (const Part& part : stages_[size_t(s)])
+        if (part.op != except && those(part.op)) return true;
     return false;
   };
   // Those that read what `op` wrote to `buffer`, in order.
@@ -1119,6 +1120,7 @@ RunOutput Program::run(const RunInput& in, const std::atomic<bool>& cancelled) {
   const std::lock_guard<std::mutex> cacheLock(spec_.cache->busy);
   if (++stamp_ == 0) {
     std::fill(cellStamp_.begin(), cellStamp_.end(), 0);
+    for (Scratch& s : scratch_) s.normedOp = -1;
     stamp_ = 1;
   }
   RunOutput out;
