@@ -149,8 +149,9 @@ int Pool::stageOf(uint64_t open) const { return int((open >> kChunkBits) - base_
 void Pool::openAfter(int stage) {
   do ++stage;
   while (stage < count_ && chunksOf_[stage] == 0);
-  finished_ = stage >= count_;
-  const int chunks = finished_ || stop_(context_) ? 0 : chunksOf_[stage];
+  const bool over = stage >= count_;
+  if (over) finished_ = true;
+  const int chunks = over || stop_(context_) ? 0 : chunksOf_[stage];
   remaining_.store(chunks, std::memory_order_relaxed);
   // A single chunk is this thread's own next one (or a spinning thread's): waking others for it only costs. The end
   // of the run must reach the driver.

@@ -70,7 +70,7 @@ class Pool {
   alignas(128) std::atomic<uint64_t> open_{0};  // serial, chunks of the open stage; 0 chunks: no run
   alignas(128) std::atomic<int> remaining_{0};  // chunks of the open stage that are not completed
   alignas(128) std::atomic<bool> parked_{false};
-  bool finished_ = false;  // written by the thread that opens a stage, true by the one that ends the run
+  bool finished_ = false;  // set by the thread that ends the run
   std::mutex parking_;
   std::condition_variable wake_;
   std::mutex running_;

@@ -63,9 +63,7 @@ MatmulFn product(const Kernels& k, const Weight& w, bool quantised) {
   return (quantised ? k.matmulQuantised : k.matmulFloat)[typeIndex(w.type)];
 }
 constexpr int kDecodingRows = 16;
-// What the operators next to an operator do on the way (findNeighbours): in passes of so many rows, norms of so many numbers.
-constexpr int kMergedRows = 16;
-constexpr int64_t kMostNormed = 4608;
+constexpr int64_t kMostNormed = 4608;  // numbers that every thread normalises for itself (findNeighbours)
 constexpr size_t kCachedBytes = size_t(512) << 10;  // keys and values of a head that stay in the second-level cache
 
 }  // namespace
@@ -550,8 +548,8 @@ void Program::planChunks(int rows, int outputs, int texts) {
       const auto& x = spec_.buffers[size_t(fields(n.norm)[1])];
       merged_[size_t(n.norm)] = int64_t(x.outputs ? outputs : rows) * x.width <= kMostNormed;
     }
-    if (n.quantise >= 0) merged_[size_t(n.quantise)] = rows <= kMergedRows;
-    if (n.store >= 0) merged_[size_t(n.store)] = rows <= kMergedRows;
+    if (n.quantise >= 0) merged_[size_t(n.quantise)] = rows <= kDecodingRows;
+    if (n.store >= 0) merged_[size_t(n.store)] = rows <= kDecodingRows;
   }
   for (std::vector<Part>& stage : stages_) {
     int total = 0;
@@ -582,7 +580,7 @@ int Program::chunksOf(int op, int rows, int outputs, int texts) const {
     case Opcode::Matmul: return byTile(rowsOf(f[1]), *spec_.weights[size_t(f[2])]);
     case Opcode::Gated: return byTile(rowsOf(f[1]), *spec_.weights[size_t(f[2])]);
     case Opcode::Rotary: return byRow(rows, 16);
-    case Opcode::Rope: return byRow(rows, neighbours_[size_t(op)].store >= 0 && merged_[size_t(neighbours_[size_t(op)].store)] ? 16 : 2);
+    case Opcode::Rope: return byRow(rows, fieldsIfMerged(neighbours_[size_t(op)].store) ? 16 : 2);
     // Positions that follow each other share cache lines, which two threads would take from each other.
     case Opcode::Store: return byRow(rows, 16);
     case Opcode::Add: return byRow(rowsOf(f[1]), 4);
@@ -656,8 +654,8 @@ void Program::execute(Pass& pass, int op, int chunk, int chunks, int thread) {
       const Weight& gate = *spec_.weights[size_t(f[2])];
       const Weight& up = *spec_.weights[size_t(f[3])];
       const bool quantised = spec_.buffers[size_t(f[1])].quantised;
-      const int quantise = mergedQuantise(op);
-      const Range tiles = share(gate, chunk, chunks, quantise >= 0);
+      const int32_t* quantise = fieldsIfMerged(neighbours_[size_t(op)].quantise);
+      const Range tiles = share(gate, chunk, chunks, quantise != nullptr);
       const uint8_t* in = inputRows(op, rowsOf(f[1]), thread);
       const size_t inBytes = buffers_[size_t(f[1])].rowBytes;
       const auto activate = Activation(f[5]) == Activation::Gelu ? k.geluMul : k.siluMul;
@@ -671,9 +669,9 @@ void Program::execute(Pass& pass, int op, int chunk, int chunks, int thread) {
         args.out = u;
         product(k, up, quantised)(args);
         for (int i = 0; i < n; i++) {
-          float* out = quantise >= 0 ? g + i * stride : floats(f[4], row + i) + tile * kLanes;
+          float* out = quantise ? g + i * stride : floats(f[4], row + i) + tile * kLanes;
           activate(g + i * stride, u + i * stride, stride, out);
-          if (quantise >= 0) k.quantise(out, width(f[4]), tile * kLanes, stride, bytes(quantise, row + i));
+          if (quantise) k.quantise(out, width(f[4]), tile * kLanes, stride, bytes(quantise[2], row + i));
         }
       });
       break;
@@ -693,8 +691,7 @@ void Program::execute(Pass& pass, int op, int chunk, int chunks, int thread) {
     case Opcode::Rope: {
       const Range r = share(pass.rows, chunk, chunks);
       const float* weight = optionalConstant(f[6]);
-      const int storing = neighbours_[size_t(op)].store;
-      const int32_t* store = storing >= 0 && merged_[size_t(storing)] ? fields(storing) : nullptr;
+      const int32_t* store = fieldsIfMerged(neighbours_[size_t(op)].store);
       for (int i = r.begin; i < r.end; i++) {
         float* x = floats(f[1], i);
         if (weight)
@@ -864,20 +861,17 @@ void Program::forExperts(int routes, int rows, int in, int inSlots, int experts,
   }
 }
 
-// The buffer of rows that `op` quantises on the way in this pass, or -1.
-int Program::mergedQuantise(int op) const {
-  const int quantise = neighbours_[size_t(op)].quantise;
-  return quantise >= 0 && merged_[size_t(quantise)] ? fields(quantise)[2] : -1;
-}
+// The fields of an operator whose work those next to it do in this pass; of any other, or of -1, nullptr.
+const int32_t* Program::fieldsIfMerged(int op) const { return op >= 0 && merged_[size_t(op)] ? fields(op) : nullptr; }
 
 // The rows that a product reads, where need be normalised by this thread for itself, once for all products that read them.
 const uint8_t* Program::inputRows(int op, int rows, int thread) {
   const int norm = neighbours_[size_t(op)].norm;
   const Buffer& in = buffers_[size_t(fields(op)[1])];
-  if (norm < 0 || !merged_[size_t(norm)]) return in.data;
+  const int32_t* f = fieldsIfMerged(norm);
+  if (!f) return in.data;
   Scratch& own = scratch_[size_t(thread)];
   if (own.normedStamp == stamp_ && own.normedOp == norm) return own.normed.data();
-  const int32_t* f = fields(norm);
   const int n = spec_.buffers[size_t(f[1])].width;
   if (own.normed.bytes() < in.rowBytes * size_t(rows)) own.normed = Memory(in.rowBytes * size_t(rows));
   if (own.floats.size() < padded(size_t(n))) own.floats.resize(padded(size_t(n)));
@@ -927,7 +921,8 @@ void Program::attend(Pass& pass, const int32_t* f, float scale, int chunk, int c
   Scratch& scratch = scratch_[size_t(thread)];
   const auto run = cache.half ? core_->kernels.attentionF16 : core_->kernels.attentionF32;
 
-  const int op = int((f - fields(0)) / kOpInts), quantised = mergedQuantise(op);
+  const int op = int((f - fields(0)) / kOpInts);
+  const int32_t* quantise = fieldsIfMerged(neighbours_[size_t(op)].quantise);
   if (scratch.attendStamp != stamp_ || scratch.attendOp != op) {
     scratch.attendStamp = stamp_;
     scratch.attendOp = op;
@@ -1002,9 +997,9 @@ void Program::attend(Pass& pass, const int32_t* f, float scale, int chunk, int c
     }
     run({dim, cache.valueStride, scratch.keys.data(), scratch.values.data(), end - begin, queries, firsts, ends, outs, scale, softCap,
          cold, next, nextCount, scratch.floats.data()});
-    if (quantised >= 0)
+    if (quantise)
       for (int i = begin; i < end; i++)
-        core_->kernels.quantise(outs[i - begin], heads * dim, (kvHead * group + i % group) * dim, dim, bytes(quantised, rowOf(i)));
+        core_->kernels.quantise(outs[i - begin], heads * dim, (kvHead * group + i % group) * dim, dim, bytes(quantise[2], rowOf(i)));
   };
 
   const auto regular = [&](int r) { return pass.paths[size_t(r)].firstIrregular > pass.in.rows[size_t(r)].position / kLanes; };

@@ -143,7 +143,7 @@ class Program {
   void route(const int32_t* f, float scale, int row);
   template <class Step>
   void forExperts(int routes, int rows, int in, int inSlots, int experts, int tiles, int chunk, int chunks, int thread, Step step);
-  int mergedQuantise(int op) const;
+  const int32_t* fieldsIfMerged(int op) const;
   const uint8_t* inputRows(int op, int rows, int thread);
   void matmul(const int32_t* f, float scalar, const uint8_t* in, int rows, int chunk, int chunks);
   void draw(Pass&, int output);
