@@ -211,6 +211,7 @@ const drafts = [
     "jacobi",
     "gauss-seidel",
     "self",
+    "layer-parallel",
     "draft-model",
     "auto",
   ],
@@ -546,7 +547,7 @@ test.each(small)(
 );
 
 test.each(small.filter(({ name }) => !name.includes("quant-")))(
-  "$name as its own drafter, whichever layers it leaves out",
+  "$name as its own drafter, whichever layers it leaves out or runs side by side",
   { timeout: 60_000 },
   async (model) => {
     const engine = await engineOf(model, plain.engine);
@@ -556,9 +557,11 @@ test.each(small.filter(({ name }) => !name.includes("quant-")))(
     for (const sampling of [0, 2, 5]) {
       const expected = text(await reference(model, 1, sampling), plain.count);
       // The default, early exit behind the first layer, the last alone, all: what it drafts then is always right.
-      for (const kept of [usual, [0], [last], Array.from({ length: last + 1 }, (_, i) => i)]) {
-        engine.draftLayers = kept;
-        const c: Case = { ...plain, model, prompt: 1, sampling, draft: "self" };
+      const all = Array.from({ length: last + 1 }, (_, i) => i);
+      for (const kept of [usual, [0], [last], all, "parallel"] as const) {
+        if (kept !== "parallel") engine.draftLayers = kept;
+        const draft = kept === "parallel" ? "layer-parallel" : "self";
+        const c: Case = { ...plain, model, prompt: 1, sampling, draft };
         const trial = await runCase(c, new Seeded(0), (sequence) => {
           const { step } = sequence;
           sequence.step = (tokens, options) => {

@@ -39,7 +39,7 @@ describe("what the core allocated is given back", () => {
       await continuePlainly(sequence, 1, greedy, 4);
       for (const layers of [engine.draftLayers, [0]]) {
         engine.draftLayers = layers;
-        await sequence.step([1], { sampling: greedy, draft: true });
+        await sequence.step([1], { sampling: greedy, draft: "fewer" });
         sequence.keep([]);
       }
       await continuePlainly(fork, 1, greedy, 4);

@@ -135,7 +135,7 @@ async function agreementOf(
       trials.slice(first, first + SIDE_BY_SIDE).map(async ({ sequence, at }) => {
         using fork = sequence.fork(at);
         const known = sequence.tokens.slice(at, Math.min(at + DEPTH, sequence.tokens.length - 1));
-        const { picks } = await fork.step(known, { sampling, draft: true, signal });
+        const { picks } = await fork.step(known, { sampling, draft: "fewer", signal });
         fork.keep([]);
         all += known.length;
         for (const [i, pick] of picks.entries()) if (pick === sequence.tokens[at + i + 1]) right++;
@@ -151,7 +151,11 @@ async function measure(sequence: Sequence, sampling: Sampling, signal: AbortSign
   const times = { draft: [] as number[], exact: [] as number[] };
   for (let round = 0; round < ROUNDS; round++)
     for (const kind of ["draft", "exact"] as const) {
-      const { coreMs } = await sequence.step([token], { sampling, draft: kind === "draft", signal });
+      const { coreMs } = await sequence.step([token], {
+        sampling,
+        draft: kind === "draft" ? "fewer" : undefined,
+        signal,
+      });
       sequence.keep([]);
       times[kind].push(coreMs);
     }

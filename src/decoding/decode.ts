@@ -165,7 +165,7 @@ export async function* decode(
       coreMs: result.coreMs,
       // What a guide looks up, plain decoding would have to look up as well.
       draftMs: proposedMs + end - accounted,
-      proposed: proposed?.tokens.length ?? 0,
+      proposed: proposed?.tokens.length,
       drafted,
       emitted: tokens.length,
       shared: result.shared,

@@ -41,7 +41,14 @@ function live(planner: Planner, { curve, claimed, actual, draftMsPerToken = 0, p
     }
     const draftMs = draftMsPerToken * limit;
     const coreMs = SINGLE_MS * curve[length - 1]!;
-    planner.observe({ length, coreMs, draftMs, proposed: limit, drafted, emitted: accepted + 1 });
+    planner.observe({
+      length,
+      coreMs,
+      draftMs,
+      proposed: limit || undefined,
+      drafted,
+      emitted: accepted + 1,
+    });
     tokens += accepted + 1;
     cost += coreMs + draftMs;
     verified += drafted;
@@ -102,7 +109,7 @@ describe("adaptiveLength", () => {
     for (let i = 0; i < 20; i++) {
       expect(planner.limit(9)).toBeLessThanOrEqual(3);
       expect(planner.choose(chain(1, 40)).length).toBeLessThanOrEqual(3);
-      planner.observe({ length: 1, coreMs: 1, draftMs: 0, proposed: 0, drafted: 0, emitted: 1 });
+      planner.observe({ length: 1, coreMs: 1, draftMs: 0, proposed: undefined, drafted: 0, emitted: 1 });
     }
   });
 
@@ -126,6 +133,19 @@ describe("adaptiveLength", () => {
   test("a drafter that is too dear is asked rarely", () => {
     const dear = { curve: FLAT, claimed: 0.5, actual: 0.5, draftMsPerToken: SINGLE_MS };
     expect(live(adaptiveLength(measured(FLAT)), dear).gain).toBeGreaterThan(0.97);
+  });
+
+  test("a drafter that takes a pass to say that it has nothing is asked rarely", () => {
+    const planner = adaptiveLength(measured(FLAT));
+    let cost = 0;
+    for (let i = 0; i < 1000; i++) {
+      const asked = planner.limit(15) > 0;
+      const draftMs = asked ? SINGLE_MS : 0;
+      const proposed = asked ? 0 : undefined;
+      planner.observe({ length: 1, coreMs: SINGLE_MS, draftMs, proposed, drafted: 0, emitted: 1 });
+      cost += SINGLE_MS + draftMs;
+    }
+    expect(cost / (1000 * SINGLE_MS)).toBeLessThan(1.01);
   });
 
   test("a drafter that was too dear is tried again and used once it is cheap", () => {
@@ -158,7 +178,7 @@ describe("adaptiveLength", () => {
 
   test.each([
     [8, 0],
-    [2, 3],
+    [2, 1],
   ])("beside %i texts that share its passes it asks for %i tokens", (texts, wanted) => {
     const planner = adaptiveLength(new CostModel(16));
     for (let i = 0; i < 200; i++) {
@@ -168,7 +188,7 @@ describe("adaptiveLength", () => {
         length: 1,
         coreMs: SINGLE_MS,
         draftMs: 0,
-        proposed: 0,
+        proposed: undefined,
         drafted: 0,
         emitted: 1,
         shared,

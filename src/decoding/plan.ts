@@ -12,8 +12,8 @@ export interface PassCost {
   readonly coreMs: number;
   /** Milliseconds inside the drafter. */
   readonly draftMs: number;
-  /** Tokens that the drafter proposed, verified or not. */
-  readonly proposed: number;
+  /** Tokens that the drafter proposed, verified or not; undefined: it was not asked. */
+  readonly proposed: number | undefined;
   /** Tokens that the pass verified. */
   readonly drafted: number;
   /** Tokens that the pass emitted. */
@@ -149,8 +149,10 @@ export function adaptiveLength(
       others = shared === undefined ? 0 : shared.rows + shared.filled - pass.length;
       const single = costs.ms(1, past);
       const right = pass.emitted - 1;
+      // One that runs a model has done so even if what that said was not worth proposing.
+      const tried = isLight ? (pass.proposed ?? 0) > 0 : pass.proposed !== undefined;
       if (shared !== undefined) sharedPasses++;
-      if (shared !== undefined && pass.proposed > 0 && single !== undefined) {
+      if (shared !== undefined && tried && single !== undefined) {
         const rows = costs.relative(shared.rows, past) - costs.relative(shared.rows - pass.drafted, past);
         sharedGain = RATE_KEPT * sharedGain + right - rate() * (rows + pass.draftMs / single);
       }
@@ -164,8 +166,8 @@ export function adaptiveLength(
         (single === undefined ? 0 : pass.draftMs / single);
       claimed = TRUST_KEPT * claimed + stake;
       accepted = TRUST_KEPT * accepted + right;
-      idle = pass.proposed > 0 ? 0 : idle + 1;
-      if (pass.proposed > 0) draftMsPerToken.add(pass.draftMs / pass.proposed);
+      idle = tried ? 0 : idle + 1;
+      if (tried) draftMsPerToken.add(pass.draftMs / Math.max(1, pass.proposed ?? 0));
       byDepth.fade(TRUST_KEPT);
       for (let depth = 0; depth < Math.min(pass.drafted, right + 1, costs.maxLength); depth++) {
         byDepth.observe(depth, depth < right);
@@ -186,7 +188,7 @@ const DEPTH_STRENGTH = 4;
 const DRAFT_SAMPLES = 9;
 /** So many drafts, of unknown cost, tell what they cost; every later try of a drafter that did not pay is as long. */
 const FIRST_DRAFTS = 3;
-const FIRST_DRAFT = 3;
+const FIRST_DRAFT = 1;
 const RETRY_PASSES = 512;
 /** A drafter whose token costs less than this part of a pass is no model of its own. */
 const CHEAP_CALL = 0.3;

@@ -108,7 +108,14 @@ export const strategies = {
     summary: "The model with layers left out writes ahead; outrider tune finds which.",
     source: "Draft & Verify (Zhang et al. 2023), arXiv:2309.08168; SWIFT (Xia et al. 2024), arXiv:2410.06916",
     needs: "nothing",
-    drafter: () => selfDraft(),
+    drafter: () => selfDraft("self", "fewer"),
+  },
+  "layer-parallel": {
+    summary:
+      "The model with neighbouring layers side by side writes ahead: for devices that compute them at once.",
+    source: "EasySpec (Wu et al. 2025), arXiv:2502.02493",
+    needs: "nothing",
+    drafter: () => selfDraft("layer-parallel", "parallel"),
   },
   "draft-model": {
     summary: "A smaller model of the same vocabulary writes ahead.",

@@ -1,3 +1,4 @@
+import type { DraftRun } from "../engine/draft-layers.js";
 import { resolveSampling, type Sampling } from "../engine/sampling.js";
 import type { Sequence, StepOptions, StepResult } from "../engine/sequence.js";
 
@@ -23,7 +24,7 @@ export interface FakeOptions {
 export function fakeSequence(options: FakeOptions = {}, cached: readonly number[] = []): Sequence {
   const { vocab = 16, context = 4096, maxStep = 16, next, cost = () => 1 } = options;
   let tokens = [...cached];
-  let pending: { tokens: number[]; parents: number[]; draft: boolean } | undefined;
+  let pending: { tokens: number[]; parents: number[]; draft: DraftRun | undefined } | undefined;
   let drafted = 0;
   let disposed = false;
 
@@ -47,10 +48,7 @@ export function fakeSequence(options: FakeOptions = {}, cached: readonly number[
       signal?.throwIfAborted();
       tokens.push(...more);
     },
-    async step(
-      pass,
-      { parents = pass.map((_, i) => i - 1), sampling, top = 0, draft = false, signal }: StepOptions,
-    ) {
+    async step(pass, { parents = pass.map((_, i) => i - 1), sampling, top = 0, draft, signal }: StepOptions) {
       ready("step");
       room("step", pass.length);
       if (pass.length < 1 || pass.length > maxStep) throw new Error(`step of ${pass.length} tokens`);
@@ -99,7 +97,7 @@ export function fakeSequence(options: FakeOptions = {}, cached: readonly number[
     parents: readonly number[],
     sampling: Sampling,
     top: number,
-    draft: boolean,
+    draft: DraftRun | undefined,
   ): StepResult {
     const n = pass.length;
     const result = {

@@ -1,5 +1,6 @@
 import { OutriderError } from "../errors.js";
 import type { NativePass, NativeResult } from "../runtime/native.js";
+import type { DraftRun } from "./draft-layers.js";
 import { assemblePass, type Part, splitResult } from "./pass.js";
 import type { StepResult } from "./sequence.js";
 
@@ -9,8 +10,8 @@ export interface Job {
   /** Rows still to be computed, counted down here. A step's go into one pass, a prefill's into as many as it takes. */
   rows: number;
   readonly signal: AbortSignal | undefined;
-  /** A step through the draft layers; such steps have passes of their own. */
-  readonly draft?: boolean;
+  /** A step of the model as its own drafter; such steps have passes of their own. */
+  readonly draft?: DraftRun | undefined;
   /** The next `count` rows, with cells for them. What it throws is this job's failure alone. */
   place(count: number): Part;
   /** The placed rows were computed; once `rows` is 0 the job is over. */
@@ -31,7 +32,7 @@ export interface BatchLimits {
 export type RunPass = (
   pass: NativePass,
   signal: AbortSignal | undefined,
-  draft: boolean,
+  draft: DraftRun | undefined,
 ) => Promise<NativeResult>;
 
 /**
@@ -112,9 +113,9 @@ export class Batcher {
     const selected: [Entry, number][] = [];
     let steps = 0;
     // The oldest step says which kind of pass it is, so neither kind waits for long.
-    const draft = isDraft(this.#waiting.find(({ job }) => job.kind === "step"));
+    const draft = draftOf(this.#waiting.find(({ job }) => job.kind === "step"));
     for (const entry of this.#waiting) {
-      if (entry.job.kind !== "step" || isDraft(entry) !== draft) continue;
+      if (entry.job.kind !== "step" || draftOf(entry) !== draft) continue;
       if (steps + entry.job.rows > this.#limits.maxOutputs) break;
       selected.push([entry, entry.job.rows]);
       steps += entry.job.rows;
@@ -160,7 +161,7 @@ export class Batcher {
     try {
       const results = splitResult(
         parts,
-        await this.#run(assemblePass(parts), signal, isDraft(placed[0]?.entry)),
+        await this.#run(assemblePass(parts), signal, draftOf(placed[0]?.entry)),
       );
       return placed.map((one, i) => () => this.#computed(one, results[i], placed.length > 1));
     } catch (error) {
@@ -205,7 +206,7 @@ interface Entry {
   readonly arrival: number;
 }
 
-const isDraft = (entry: Entry | undefined) => entry?.job.draft ?? false;
+const draftOf = (entry: Entry | undefined) => entry?.job.draft;
 
 interface Placed {
   readonly entry: Entry;

@@ -1,6 +1,7 @@
 import { OutriderError } from "../errors.js";
 import { blockSize } from "../runtime/kv-cache.js";
 import type { BlockPool } from "./block-table.js";
+import type { DraftRun } from "./draft-layers.js";
 import type { Engine } from "./engine.js";
 import type { Part } from "./pass.js";
 import { maxStep, type Sequence, type StepOptions, type StepResult } from "./sequence.js";
@@ -9,7 +10,7 @@ interface Pending {
   readonly tokens: readonly number[];
   readonly parents: readonly number[];
   readonly cells: readonly number[];
-  readonly draft: boolean;
+  readonly draft: DraftRun | undefined;
   readonly scratch: readonly number[]; // blocks for nodes off the main chain
 }
 
@@ -75,7 +76,7 @@ export class CachedSequence implements Sequence {
   }
 
   step(tokens: readonly number[], options: StepOptions): Promise<StepResult> {
-    const { draft = false } = options;
+    const { draft } = options;
     return this.#exclusive(tokens.length, (done, failed) => {
       if (!draft) this.#checkExact(this.#tokens.length);
       if (tokens.length === 0 || tokens.length > maxStep)

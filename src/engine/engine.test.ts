@@ -1,5 +1,6 @@
 import { afterAll, beforeAll, beforeEach, describe, expect, test } from "vitest";
 import { continuePlainly, goldenModel, loadEngine } from "../../test/support/engines.js";
+import { parallelLayers } from "./draft-layers.js";
 import type { Engine, EngineOptions } from "./engine.js";
 import { resolveSampling } from "./sampling.js";
 import type { Sequence } from "./sequence.js";
@@ -33,14 +34,38 @@ async function fresh(cached: readonly number[], last: number) {
   return said;
 }
 
+describe("layers side by side", () => {
+  test.each([1, 2, 3, 4, 5, 8, 30])("of %i are all layers, in order", (layers) => {
+    const groups = parallelLayers(layers);
+    expect(groups.flat()).toEqual(Array.from({ length: layers }, (_, i) => i));
+    expect(groups.some((group) => group.length > 1)).toBe(layers > 2);
+  });
+
+  test.each(["llama-gqa-untied", "gemma2", "cohere2", "smollm3"])(
+    "of %s change a draft where there are more than two",
+    async (name) => {
+      await using own = await loadEngine(goldenModel(name), { context, threads: 2 });
+      using sequence = own.open();
+      await sequence.prefill(tokens(20));
+      const step = { sampling: resolveSampling({}, own.config.vocab, 0), top: 8 };
+      own.draftLayers = Array.from({ length: own.config.layers }, (_, i) => i);
+      const { topLogprobs: whole } = await sequence.step([5], { ...step, draft: "fewer" });
+      sequence.keep([]);
+      const { topLogprobs: parallel } = await sequence.step([5], { ...step, draft: "parallel" });
+      if (own.config.layers > 2) expect(parallel).not.toEqual(whole);
+      else expect(parallel).toEqual(whole);
+    },
+  );
+});
+
 describe("a draft step", () => {
   test("leaves nothing behind that an exact one, a fork or a later text could take for the model's", async () => {
     const cached = tokens(20);
     const said = await fresh(cached, 5);
     const sequence = await filled(cached);
-    const { picks } = await sequence.step([5], { sampling, draft: true });
+    const { picks } = await sequence.step([5], { sampling, draft: "fewer" });
     sequence.keep([0]);
-    await sequence.step([picks[0]!, 1], { sampling, draft: true });
+    await sequence.step([picks[0]!, 1], { sampling, draft: "fewer" });
     sequence.keep([0]);
     await expect(sequence.step([6], { sampling })).rejects.toEqual(failure("ERR_BAD_REQUEST"));
     await expect(sequence.prefill([6])).rejects.toEqual(failure("ERR_BAD_REQUEST"));
@@ -63,7 +88,7 @@ describe("a draft step", () => {
         using sequence = await filled(text);
         const said = { tokens: [] as number[], logprobs: [] as number[] };
         for (let last = 5; said.tokens.length < 5; last = said.tokens.at(-1)!) {
-          await sequence.step([last], { sampling, draft: true });
+          await sequence.step([last], { sampling, draft: "fewer" });
           sequence.keep([0]);
           sequence.truncate(text.length + said.tokens.length);
           const one = await continuePlainly(sequence, last, sampling, 1);

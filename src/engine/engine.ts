@@ -1,5 +1,5 @@
 import { OutriderError } from "../errors.js";
-import type { ModelConfig } from "../models/architecture.js";
+import type { LayerGroups, ModelConfig } from "../models/architecture.js";
 import { LoadedWeights, type ModelPlan, planModel } from "../models/load.js";
 import { availableMemory, checkMemory, judgeMemory, memoryNeeded } from "../models/memory.js";
 import { Core, type InstructionSet } from "../runtime/core.js";
@@ -9,7 +9,7 @@ import type { ModelSource } from "../weights/model-source.js";
 import { Batcher, type Job } from "./batcher.js";
 import { BlockPool } from "./block-table.js";
 import { CachedSequence } from "./cached-sequence.js";
-import { defaultDraftLayers } from "./draft-layers.js";
+import { type DraftRun, defaultDraftLayers, parallelLayers } from "./draft-layers.js";
 import { Embedder, type Pooling } from "./embedder.js";
 import { PrefixTree } from "./prefix-tree.js";
 import { maxOutputs, maxStep, type Sequence } from "./sequence.js";
@@ -52,9 +52,9 @@ const KEPT_SHARE = 1 / 4;
 export class Engine implements AsyncDisposable {
   readonly #owned: Disposable[];
   readonly #program: Program;
-  readonly #createProgram: (maxRows: number, kept?: readonly number[]) => Program;
-  /** Of the draft layers, from its first pass on. */
-  #draftProgram: Program | undefined;
+  readonly #createProgram: (draft?: DraftRun) => Program;
+  /** Each from its first pass on. */
+  readonly #draftPrograms = new Map<DraftRun, Program>();
   #draftLayers: readonly number[];
   readonly #blocks: BlockPool;
   readonly #cache: KvCache;
@@ -95,25 +95,24 @@ export class Engine implements AsyncDisposable {
       { maxRows, maxOutputs, prefillChunk: this.prefillChunk },
       (pass, signal, draft) => {
         this.#applyCopies();
-        if (!draft) return this.#program.run(pass, signal);
-        this.#draftProgram ??= this.#createProgram(maxOutputs, this.#draftLayers);
-        return this.#draftProgram.run(pass, signal);
+        return (draft ? this.#draftProgram(draft) : this.#program).run(pass, signal);
       },
     );
-    this.#createProgram = (rows, kept) => {
+    this.#createProgram = (draft) => {
       const builder = new ProgramBuilder({
         vocab: config.vocab,
-        maxRows: rows,
+        maxRows: draft ? maxOutputs : maxRows,
         maxOutputs,
         maxPosition: this.context,
         precise: options.precise ?? false,
       });
-      const { logits } = plan.architecture.program(builder, { ...config, kept }, weights);
+      const groups = draft && this.#groupsOf(draft);
+      const { logits } = plan.architecture.program(builder, { ...config, groups }, weights);
       return builder.finish(core, this.#cache, logits);
     };
     this.#draftLayers = defaultDraftLayers(config.layers);
     try {
-      this.#program = this.#createProgram(maxRows);
+      this.#program = this.#createProgram();
     } catch (error) {
       this.#cache[Symbol.dispose]();
       throw error;
@@ -244,14 +243,24 @@ export class Engine implements AsyncDisposable {
     }
   }
 
-  /** The layers that draft passes run, in order; default: `defaultDraftLayers`. Meant to be set between passes. */
+  #draftProgram(draft: DraftRun): Program {
+    const program = this.#draftPrograms.get(draft) ?? this.#createProgram(draft);
+    this.#draftPrograms.set(draft, program);
+    return program;
+  }
+
+  #groupsOf(draft: DraftRun): LayerGroups {
+    return draft === "parallel" ? parallelLayers(this.config.layers) : this.#draftLayers.map((i) => [i]);
+  }
+
+  /** The layers that a draft of fewer layers runs, in order; default: `defaultDraftLayers`. Meant to be set between passes. */
   get draftLayers(): readonly number[] {
     return this.#draftLayers;
   }
   set draftLayers(layers: readonly number[]) {
     this.#checkOpen();
-    this.#draftProgram?.[Symbol.dispose]();
-    this.#draftProgram = undefined;
+    this.#draftPrograms.get("fewer")?.[Symbol.dispose]();
+    this.#draftPrograms.delete("fewer");
     this.#draftLayers = layers;
   }
 
@@ -313,7 +322,7 @@ export class Engine implements AsyncDisposable {
     await this.#embedder?.settled();
     this.#embedder?.[Symbol.dispose]();
     this.forget();
-    this.#draftProgram?.[Symbol.dispose]();
+    for (const program of this.#draftPrograms.values()) program[Symbol.dispose]();
     for (const owned of this.#owned) owned[Symbol.dispose]();
   }
 }

@@ -1,3 +1,4 @@
+import type { DraftRun } from "./draft-layers.js";
 import type { Code, Sampling } from "./sampling.js";
 
 /** Most tokens that one step may take. */
@@ -24,10 +25,10 @@ export interface StepOptions {
   /** Give every row's logits too (a copy of vocab numbers each). */
   readonly logits?: boolean;
   /**
-   * Run the engine's draft layers only. What such a pass writes into the cache is not the model's: it may be continued
+   * Run the model as its own drafter. What such a pass writes into the cache is not the model's: it may be continued
    * by other draft passes, and must be truncated before the next exact one.
    */
-  readonly draft?: boolean;
+  readonly draft?: DraftRun | undefined;
   readonly signal?: AbortSignal | undefined;
 }
 

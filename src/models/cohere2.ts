@@ -9,10 +9,10 @@ import {
   gatedFeedForward,
   isLocal,
   layerNorm,
-  layersOf,
   logits,
   readDecoder,
   readWindow,
+  residualLayers,
 } from "./decoder.js";
 import { type RotaryConfig, readRotary, rotaryAngles } from "./rotary.js";
 
@@ -43,19 +43,19 @@ export const cohere2: Architecture<Cohere2Config> = {
   program(b, c, w) {
     const factors = w.optionalVector("rope_freqs.weight", c.rotary.dims / 2);
     const rotary = rotaryAngles(b, c.rotary, factors);
-    let x = embedding(b, c, w);
-    for (const i of layersOf(c)) {
-      const layer = w.layer(i);
-      const local = isLocal(i, c.period);
-      const h = layerNorm(b, c, layer, "attn_norm", x, "none");
-      const attended = attention(b, c, layer, i, h, {
-        rotary: local ? rotary : undefined,
-        pairs: "interleaved",
-        bias: "optional",
-        window: local ? c.window : 0,
-      });
-      x = b.add(b.add(x, attended), gatedFeedForward(b, c, layer, h));
-    }
+    const x = residualLayers(b, c, w, embedding(b, c, w), {
+      attend: (x, layer, i) => {
+        const local = isLocal(i, c.period);
+        const h = layerNorm(b, c, layer, "attn_norm", x, "none");
+        const attended = attention(b, c, layer, i, h, {
+          rotary: local ? rotary : undefined,
+          pairs: "interleaved",
+          bias: "optional",
+          window: local ? c.window : 0,
+        });
+        return [attended, gatedFeedForward(b, c, layer, h)];
+      },
+    });
     const last = layerNorm(b, c, w, "output_norm", b.selectOutputs(x), "none");
     return logits(b, c, w, last, { scale: c.logitScale });
   },

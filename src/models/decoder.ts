@@ -57,9 +57,29 @@ export interface AttentionOptions {
   readonly outputScale?: number | undefined;
 }
 
-/** Indices of the layers to run: they keep their places in the file and in the cache. */
-export const layersOf = ({ kept, layers }: ModelConfig): readonly number[] =>
-  kept ?? Array.from({ length: layers }, (_, i) => i);
+/** What the parts of a layer add to a value that they are given. */
+export interface ResidualParts {
+  readonly attend: (x: Tensor, layer: ModelWeights, i: number) => Tensor | readonly Tensor[];
+  /** None where what follows attention is given the same as it. */
+  readonly feed?: (x: Tensor, layer: ModelWeights) => Tensor;
+}
+
+/** x behind all layers. Those of a group (`ModelConfig.groups`) attend to the same, and go on one by one. */
+export function residualLayers(
+  b: ProgramBuilder,
+  c: ModelConfig,
+  w: ModelWeights,
+  input: Tensor,
+  { attend, feed }: ResidualParts,
+): Tensor {
+  let x = input;
+  for (const group of c.groups ?? Array.from({ length: c.layers }, (_, i) => [i])) {
+    const given = x;
+    for (const attended of group.flatMap((i) => attend(given, w.layer(i), i))) x = b.add(x, attended);
+    if (feed) for (const i of group) x = b.add(x, feed(x, w.layer(i)));
+  }
+  return x;
+}
 
 /** How many positions a row sees; undefined or 0 in the file: all. */
 export function readWindow(m: Metadata, fallback = 0): number {

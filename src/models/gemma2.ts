@@ -7,10 +7,10 @@ import {
   embedding,
   gatedFeedForward,
   isLocal,
-  layersOf,
   logits,
   readDecoder,
   readWindow,
+  residualLayers,
   rmsNorm,
 } from "./decoder.js";
 import { type RotaryConfig, readRotary, rotaryAngles } from "./rotary.js";
@@ -45,22 +45,24 @@ export const gemma2: Architecture<Gemma2Config> = {
 
   program(b, c, w) {
     const rotary = rotaryAngles(b, c.rotary);
-    let x = embedding(b, c, w, Math.sqrt(c.width));
-    for (const i of layersOf(c)) {
-      const layer = w.layer(i);
-      const h = rmsNorm(b, c, layer, "attn_norm", x);
-      const attended = attention(b, c, layer, i, h, {
-        rotary,
-        pairs: "halves",
-        scale: c.attentionScale,
-        window: isLocal(i, c.period) ? c.window : 0,
-        softCap: c.attentionCap,
-      });
-      x = b.add(x, rmsNorm(b, c, layer, "post_attention_norm", attended));
-      const f = rmsNorm(b, c, layer, "ffn_norm", x);
-      const fed = gatedFeedForward(b, c, layer, f, { activation: "gelu" });
-      x = b.add(x, rmsNorm(b, c, layer, "post_ffw_norm", fed));
-    }
+    const x = residualLayers(b, c, w, embedding(b, c, w, Math.sqrt(c.width)), {
+      attend: (x, layer, i) => {
+        const h = rmsNorm(b, c, layer, "attn_norm", x);
+        const attended = attention(b, c, layer, i, h, {
+          rotary,
+          pairs: "halves",
+          scale: c.attentionScale,
+          window: isLocal(i, c.period) ? c.window : 0,
+          softCap: c.attentionCap,
+        });
+        return rmsNorm(b, c, layer, "post_attention_norm", attended);
+      },
+      feed: (x, layer) => {
+        const f = rmsNorm(b, c, layer, "ffn_norm", x);
+        const fed = gatedFeedForward(b, c, layer, f, { activation: "gelu" });
+        return rmsNorm(b, c, layer, "post_ffw_norm", fed);
+      },
+    });
     const last = rmsNorm(b, c, w, "output_norm", b.selectOutputs(x));
     return logits(b, c, w, last, { softCap: c.logitCap });
   },

@@ -7,10 +7,10 @@ import {
   embedding,
   gatedFeedForward,
   isLocal,
-  layersOf,
   logits,
   readDecoder,
   readWindow,
+  residualLayers,
   rmsNorm,
 } from "./decoder.js";
 import { type RotaryConfig, readRotary, rotaryAngles, unscaled } from "./rotary.js";
@@ -48,23 +48,25 @@ export const gemma3: Architecture<Gemma3Config> = {
   program(b, c, w) {
     const global = rotaryAngles(b, c.rotary);
     const local = rotaryAngles(b, c.localRotary);
-    let x = embedding(b, c, w, Math.sqrt(c.width));
-    for (const i of layersOf(c)) {
-      const layer = w.layer(i);
-      const windowed = isLocal(i, c.period);
-      const h = rmsNorm(b, c, layer, "attn_norm", x);
-      const attended = attention(b, c, layer, i, h, {
-        rotary: windowed ? local : global,
-        pairs: "halves",
-        qkNorm: "head",
-        scale: c.attentionScale,
-        window: windowed ? c.window : 0,
-      });
-      x = b.add(x, rmsNorm(b, c, layer, "post_attention_norm", attended));
-      const f = rmsNorm(b, c, layer, "ffn_norm", x);
-      const fed = gatedFeedForward(b, c, layer, f, { activation: "gelu" });
-      x = b.add(x, rmsNorm(b, c, layer, "post_ffw_norm", fed));
-    }
+    const x = residualLayers(b, c, w, embedding(b, c, w, Math.sqrt(c.width)), {
+      attend: (x, layer, i) => {
+        const windowed = isLocal(i, c.period);
+        const h = rmsNorm(b, c, layer, "attn_norm", x);
+        const attended = attention(b, c, layer, i, h, {
+          rotary: windowed ? local : global,
+          pairs: "halves",
+          qkNorm: "head",
+          scale: c.attentionScale,
+          window: windowed ? c.window : 0,
+        });
+        return rmsNorm(b, c, layer, "post_attention_norm", attended);
+      },
+      feed: (x, layer) => {
+        const f = rmsNorm(b, c, layer, "ffn_norm", x);
+        const fed = gatedFeedForward(b, c, layer, f, { activation: "gelu" });
+        return rmsNorm(b, c, layer, "post_ffw_norm", fed);
+      },
+    });
     const last = rmsNorm(b, c, w, "output_norm", b.selectOutputs(x));
     return logits(b, c, w, last, { softCap: c.logitCap });
   },

@@ -7,9 +7,9 @@ import {
   embedding,
   feedForward,
   layerNorm,
-  layersOf,
   logits,
   readDecoder,
+  residualLayers,
 } from "./decoder.js";
 
 export const gpt2: Architecture<DecoderConfig> = {
@@ -19,14 +19,16 @@ export const gpt2: Architecture<DecoderConfig> = {
 
   program(b, c, w) {
     const positions = w.matrix("position_embd.weight", c.context, c.width);
-    let x = b.add(embedding(b, c, w), b.embedPositions(positions));
-    for (const i of layersOf(c)) {
-      const layer = w.layer(i);
-      const h = layerNorm(b, c, layer, "attn_norm", x);
-      x = b.add(x, attention(b, c, layer, i, h, { fused: true, bias: "all" }));
-      const f = layerNorm(b, c, layer, "ffn_norm", x);
-      x = b.add(x, feedForward(b, c, layer, f));
-    }
+    const x = residualLayers(b, c, w, b.add(embedding(b, c, w), b.embedPositions(positions)), {
+      attend: (x, layer, i) => {
+        const h = layerNorm(b, c, layer, "attn_norm", x);
+        return attention(b, c, layer, i, h, { fused: true, bias: "all" });
+      },
+      feed: (x, layer) => {
+        const f = layerNorm(b, c, layer, "ffn_norm", x);
+        return feedForward(b, c, layer, f);
+      },
+    });
     return logits(b, c, w, layerNorm(b, c, w, "output_norm", b.selectOutputs(x)));
   },
 };

@@ -6,9 +6,9 @@ import {
   type DecoderConfig,
   embedding,
   gatedFeedForward,
-  layersOf,
   logits,
   readDecoder,
+  residualLayers,
   rmsNorm,
 } from "./decoder.js";
 import { type RotaryConfig, readRotary, rotaryAngles } from "./rotary.js";
@@ -43,21 +43,23 @@ export const granite: Architecture<GraniteConfig> = {
   program(b, c, w) {
     const factors = c.rotary && w.optionalVector("rope_freqs.weight", c.rotary.dims / 2);
     const rotary = c.rotary && rotaryAngles(b, c.rotary, factors);
-    let x = embedding(b, c, w, c.embeddingScale);
-    for (const i of layersOf(c)) {
-      const layer = w.layer(i);
-      const h = rmsNorm(b, c, layer, "attn_norm", x);
-      const attended = attention(b, c, layer, i, h, {
-        rotary,
-        pairs: "interleaved",
-        bias: "optional",
-        scale: c.attentionScale,
-        outputScale: c.residualScale,
-      });
-      x = b.add(x, attended);
-      const f = rmsNorm(b, c, layer, "ffn_norm", x);
-      x = b.add(x, gatedFeedForward(b, c, layer, f, { outputScale: c.residualScale }));
-    }
+    const x = residualLayers(b, c, w, embedding(b, c, w, c.embeddingScale), {
+      attend: (x, layer, i) => {
+        const h = rmsNorm(b, c, layer, "attn_norm", x);
+        const attended = attention(b, c, layer, i, h, {
+          rotary,
+          pairs: "interleaved",
+          bias: "optional",
+          scale: c.attentionScale,
+          outputScale: c.residualScale,
+        });
+        return attended;
+      },
+      feed: (x, layer) => {
+        const f = rmsNorm(b, c, layer, "ffn_norm", x);
+        return gatedFeedForward(b, c, layer, f, { outputScale: c.residualScale });
+      },
+    });
     const last = rmsNorm(b, c, w, "output_norm", b.selectOutputs(x));
     return logits(b, c, w, last, { scale: 1 / c.logitDivisor });
   },

@@ -10,11 +10,11 @@ import {
   embedding,
   expertFeedForward,
   gatedFeedForward,
-  layersOf,
   logits,
   readDecoder,
   readExperts,
   readWindow,
+  residualLayers,
   rmsNorm,
 } from "./decoder.js";
 import { type RotaryConfig, readRotary, rotaryAngles } from "./rotary.js";
@@ -42,18 +42,17 @@ export const llama: Architecture<LlamaConfig> = {
   program(b, c, w) {
     const factors = w.optionalVector("rope_freqs.weight", c.rotary.dims / 2);
     const rotary = rotaryAngles(b, c.rotary, factors);
-    let x = embedding(b, c, w);
-    for (const i of layersOf(c)) {
-      const layer = w.layer(i);
-      const h = rmsNorm(b, c, layer, "attn_norm", x);
-      const options = { rotary, pairs: "interleaved", bias: "optional", window: c.window } as const;
-      x = b.add(x, attention(b, c, layer, i, h, options));
-      const f = rmsNorm(b, c, layer, "ffn_norm", x);
-      x = b.add(
-        x,
-        c.experts ? expertFeedForward(b, c, layer, f, c.experts) : gatedFeedForward(b, c, layer, f),
-      );
-    }
+    const x = residualLayers(b, c, w, embedding(b, c, w), {
+      attend: (x, layer, i) => {
+        const h = rmsNorm(b, c, layer, "attn_norm", x);
+        const options = { rotary, pairs: "interleaved", bias: "optional", window: c.window } as const;
+        return attention(b, c, layer, i, h, options);
+      },
+      feed: (x, layer) => {
+        const f = rmsNorm(b, c, layer, "ffn_norm", x);
+        return c.experts ? expertFeedForward(b, c, layer, f, c.experts) : gatedFeedForward(b, c, layer, f);
+      },
+    });
     return logits(b, c, w, rmsNorm(b, c, w, "output_norm", b.selectOutputs(x)));
   },
 };

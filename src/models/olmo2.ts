@@ -7,10 +7,10 @@ import {
   embedding,
   gatedFeedForward,
   isLocal,
-  layersOf,
   logits,
   readDecoder,
   readWindow,
+  residualLayers,
   rmsNorm,
 } from "./decoder.js";
 import { type RotaryConfig, readRotary, rotaryAngles, unscaled } from "./rotary.js";
@@ -39,19 +39,19 @@ export const olmo2: Architecture<Olmo2Config> = {
   program(b, c, w) {
     const global = rotaryAngles(b, c.rotary);
     const local = c.period === 1 ? global : rotaryAngles(b, unscaled(c.rotary));
-    let x = embedding(b, c, w);
-    for (const i of layersOf(c)) {
-      const layer = w.layer(i);
-      const windowed = isLocal(i, c.period);
-      const attended = attention(b, c, layer, i, x, {
-        rotary: windowed ? local : global,
-        pairs: "halves",
-        qkNorm: "row",
-        window: windowed ? c.window : 0,
-      });
-      x = b.add(x, rmsNorm(b, c, layer, "post_attention_norm", attended));
-      x = b.add(x, rmsNorm(b, c, layer, "post_ffw_norm", gatedFeedForward(b, c, layer, x)));
-    }
+    const x = residualLayers(b, c, w, embedding(b, c, w), {
+      attend: (x, layer, i) => {
+        const windowed = isLocal(i, c.period);
+        const attended = attention(b, c, layer, i, x, {
+          rotary: windowed ? local : global,
+          pairs: "halves",
+          qkNorm: "row",
+          window: windowed ? c.window : 0,
+        });
+        return rmsNorm(b, c, layer, "post_attention_norm", attended);
+      },
+      feed: (x, layer) => rmsNorm(b, c, layer, "post_ffw_norm", gatedFeedForward(b, c, layer, x)),
+    });
     return logits(b, c, w, rmsNorm(b, c, w, "output_norm", b.selectOutputs(x)));
   },
 };

@@ -7,10 +7,10 @@ import {
   type DecoderConfig,
   embedding,
   gatedFeedForward,
-  layersOf,
   logits,
   readDecoder,
   readWindow,
+  residualLayers,
   rmsNorm,
 } from "./decoder.js";
 import { type RotaryConfig, readRotary, rotaryAngles } from "./rotary.js";
@@ -40,15 +40,17 @@ export const phi3: Architecture<Phi3Config> = {
     const long = w.optionalVector("rope_factors_long.weight", pairs);
     const short = w.optionalVector("rope_factors_short.weight", pairs);
     const rotary = rotaryAngles(b, c.rotary, b.maxPosition > c.originalContext ? long : short);
-    let x = embedding(b, c, w);
-    for (const i of layersOf(c)) {
-      const layer = w.layer(i);
-      const h = rmsNorm(b, c, layer, "attn_norm", x);
-      const options = { rotary, pairs: "halves", fused: true, window: c.window } as const;
-      x = b.add(x, attention(b, c, layer, i, h, options));
-      const f = rmsNorm(b, c, layer, "ffn_norm", x);
-      x = b.add(x, gatedFeedForward(b, c, layer, f, { fused: true }));
-    }
+    const x = residualLayers(b, c, w, embedding(b, c, w), {
+      attend: (x, layer, i) => {
+        const h = rmsNorm(b, c, layer, "attn_norm", x);
+        const options = { rotary, pairs: "halves", fused: true, window: c.window } as const;
+        return attention(b, c, layer, i, h, options);
+      },
+      feed: (x, layer) => {
+        const f = rmsNorm(b, c, layer, "ffn_norm", x);
+        return gatedFeedForward(b, c, layer, f, { fused: true });
+      },
+    });
     return logits(b, c, w, rmsNorm(b, c, w, "output_norm", b.selectOutputs(x)));
   },
 };

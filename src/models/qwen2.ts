@@ -6,9 +6,9 @@ import {
   type DecoderConfig,
   embedding,
   gatedFeedForward,
-  layersOf,
   logits,
   readDecoder,
+  residualLayers,
   rmsNorm,
 } from "./decoder.js";
 import { type RotaryConfig, readRotary, rotaryAngles } from "./rotary.js";
@@ -27,14 +27,16 @@ export const qwen2: Architecture<Qwen2Config> = {
 
   program(b, c, w) {
     const rotary = rotaryAngles(b, c.rotary);
-    let x = embedding(b, c, w);
-    for (const i of layersOf(c)) {
-      const layer = w.layer(i);
-      const h = rmsNorm(b, c, layer, "attn_norm", x);
-      x = b.add(x, attention(b, c, layer, i, h, { rotary, pairs: "halves", bias: "qkv" }));
-      const f = rmsNorm(b, c, layer, "ffn_norm", x);
-      x = b.add(x, gatedFeedForward(b, c, layer, f));
-    }
+    const x = residualLayers(b, c, w, embedding(b, c, w), {
+      attend: (x, layer, i) => {
+        const h = rmsNorm(b, c, layer, "attn_norm", x);
+        return attention(b, c, layer, i, h, { rotary, pairs: "halves", bias: "qkv" });
+      },
+      feed: (x, layer) => {
+        const f = rmsNorm(b, c, layer, "ffn_norm", x);
+        return gatedFeedForward(b, c, layer, f);
+      },
+    });
     return logits(b, c, w, rmsNorm(b, c, w, "output_norm", b.selectOutputs(x)));
   },
 };

@@ -7,10 +7,10 @@ import {
   type ExpertConfig,
   embedding,
   expertFeedForward,
-  layersOf,
   logits,
   readDecoder,
   readExperts,
+  residualLayers,
   rmsNorm,
 } from "./decoder.js";
 import { type RotaryConfig, readRotary, rotaryAngles } from "./rotary.js";
@@ -32,14 +32,16 @@ export const qwen3moe: Architecture<Qwen3MoeConfig> = {
 
   program(b, c, w) {
     const rotary = rotaryAngles(b, c.rotary);
-    let x = embedding(b, c, w);
-    for (const i of layersOf(c)) {
-      const layer = w.layer(i);
-      const h = rmsNorm(b, c, layer, "attn_norm", x);
-      x = b.add(x, attention(b, c, layer, i, h, { rotary, pairs: "halves", qkNorm: "head" }));
-      const f = rmsNorm(b, c, layer, "ffn_norm", x);
-      x = b.add(x, expertFeedForward(b, c, layer, f, c.experts));
-    }
+    const x = residualLayers(b, c, w, embedding(b, c, w), {
+      attend: (x, layer, i) => {
+        const h = rmsNorm(b, c, layer, "attn_norm", x);
+        return attention(b, c, layer, i, h, { rotary, pairs: "halves", qkNorm: "head" });
+      },
+      feed: (x, layer) => {
+        const f = rmsNorm(b, c, layer, "ffn_norm", x);
+        return expertFeedForward(b, c, layer, f, c.experts);
+      },
+    });
     return logits(b, c, w, rmsNorm(b, c, w, "output_norm", b.selectOutputs(x)));
   },
 };

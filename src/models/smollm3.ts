@@ -7,9 +7,9 @@ import {
   embedding,
   gatedFeedForward,
   isLocal,
-  layersOf,
   logits,
   readDecoder,
+  residualLayers,
   rmsNorm,
 } from "./decoder.js";
 import { type RotaryConfig, readRotary, rotaryAngles } from "./rotary.js";
@@ -31,15 +31,17 @@ export const smollm3: Architecture<SmolLm3Config> = {
 
   program(b, c, w) {
     const rotary = rotaryAngles(b, c.rotary);
-    let x = embedding(b, c, w);
-    for (const i of layersOf(c)) {
-      const layer = w.layer(i);
-      const h = rmsNorm(b, c, layer, "attn_norm", x);
-      const angles = isLocal(i, period) ? rotary : undefined;
-      x = b.add(x, attention(b, c, layer, i, h, { rotary: angles, pairs: "interleaved", bias: "optional" }));
-      const f = rmsNorm(b, c, layer, "ffn_norm", x);
-      x = b.add(x, gatedFeedForward(b, c, layer, f));
-    }
+    const x = residualLayers(b, c, w, embedding(b, c, w), {
+      attend: (x, layer, i) => {
+        const h = rmsNorm(b, c, layer, "attn_norm", x);
+        const angles = isLocal(i, period) ? rotary : undefined;
+        return attention(b, c, layer, i, h, { rotary: angles, pairs: "interleaved", bias: "optional" });
+      },
+      feed: (x, layer) => {
+        const f = rmsNorm(b, c, layer, "ffn_norm", x);
+        return gatedFeedForward(b, c, layer, f);
+      },
+    });
     return logits(b, c, w, rmsNorm(b, c, w, "output_norm", b.selectOutputs(x)));
   },
 };

@@ -7,10 +7,10 @@ import {
   embedding,
   feedForward,
   layerNorm,
-  layersOf,
   logits,
   readDecoder,
   readWindow,
+  residualLayers,
 } from "./decoder.js";
 import { type RotaryConfig, readRotary, rotaryAngles } from "./rotary.js";
 
@@ -30,15 +30,17 @@ export const starcoder2: Architecture<Starcoder2Config> = {
 
   program(b, c, w) {
     const rotary = rotaryAngles(b, c.rotary);
-    let x = embedding(b, c, w);
-    for (const i of layersOf(c)) {
-      const layer = w.layer(i);
-      const h = layerNorm(b, c, layer, "attn_norm", x);
-      const options = { rotary, pairs: "halves", bias: "all", window: c.window } as const;
-      x = b.add(x, attention(b, c, layer, i, h, options));
-      const f = layerNorm(b, c, layer, "ffn_norm", x);
-      x = b.add(x, feedForward(b, c, layer, f));
-    }
+    const x = residualLayers(b, c, w, embedding(b, c, w), {
+      attend: (x, layer, i) => {
+        const h = layerNorm(b, c, layer, "attn_norm", x);
+        const options = { rotary, pairs: "halves", bias: "all", window: c.window } as const;
+        return attention(b, c, layer, i, h, options);
+      },
+      feed: (x, layer) => {
+        const f = layerNorm(b, c, layer, "ffn_norm", x);
+        return feedForward(b, c, layer, f);
+      },
+    });
     return logits(b, c, w, layerNorm(b, c, w, "output_norm", b.selectOutputs(x)));
   },
 };
