@@ -4,7 +4,8 @@
  *
  *   node bench/self-drafts.mjs [--model MODEL] [--repetitions 3]
  *
- * All answer the same prompts in turns. Medians over repetitions; every answer is compared with plain decoding's.
+ * All answer the same prompts, in turns that begin with another each time. The gain is a median over repetitions, the rest
+ * counts all answers; each is compared with plain decoding's.
  */
 import { parseArgs } from "node:util";
 import { embeddedModel, load } from "../dist/index.js";
@@ -21,18 +22,25 @@ const ways = [{ strategy: "none" }];
 for (const strategy of ["self", "layer-parallel"])
   for (const draftLength of [1, 3, undefined]) ways.push({ strategy, draftLength, gains: [], answers: [] });
 
-const prompts = newPrompts(6);
 const model = await load(values.model, { learn: false });
+const answer = async (prompt, { strategy, draftLength }) =>
+  await model.generate(prompt, { strategy, draftLength, maxTokens: 80 }).result;
+for (const way of ways) await answer("Warm up.", way);
+const prompts = newPrompts(6);
+let turn = 0;
 for (let repetition = 0; repetition < Number(values.repetitions); repetition++) {
   const ms = ways.map(() => 0);
   for (const prompt of prompts) {
-    const texts = [];
-    for (const [i, { strategy, draftLength, answers }] of ways.entries()) {
-      const { tokens, stats } = await model.generate(prompt, { strategy, draftLength, maxTokens: 80 }).result;
-      ms[i] += stats.decodeMs;
-      texts.push(tokens.join());
-      answers?.push({ ...stats, different: texts[i] !== texts[0] });
+    const results = [];
+    turn++;
+    for (let n = 0; n < ways.length; n++) {
+      const i = (n + turn) % ways.length;
+      results[i] = await answer(prompt, ways[i]);
+      ms[i] += results[i].stats.decodeMs;
     }
+    const texts = results.map(({ tokens }) => tokens.join());
+    for (const [i, { answers }] of ways.entries())
+      answers?.push({ ...results[i].stats, different: texts[i] !== texts[0] });
   }
   for (const [i, { gains }] of ways.entries()) gains?.push(ms[0] / ms[i]);
 }

@@ -4,10 +4,11 @@ import { tmpdir } from "node:os";
 import path from "node:path";
 import { afterAll, describe, expect, test, vi } from "vitest";
 import { inspect } from "../src/cli/inspect.js";
+import { resolveSampling } from "../src/engine/sampling.js";
 import { architectures } from "../src/models/architectures.js";
 import { planModel } from "../src/models/load.js";
 import { openModelSource } from "../src/weights/open-model-source.js";
-import { goldenModel } from "./support/engines.js";
+import { goldenModel, loadEngine } from "./support/engines.js";
 import { type Description, describeGguf, type Entry, type Tensor, writeGguf } from "./support/gguf-writer.js";
 
 const folder = mkdtempSync(path.join(tmpdir(), "outrider-architectures-"));
@@ -75,6 +76,30 @@ describe.each(architectures.map((a) => a.name))("%s", (name) => {
     narrow.metadata = narrow.metadata.filter((entry) => entry.key !== key("attention.value_length"));
     narrow.metadata.push({ key: key("attention.key_length"), type: "uint32", value: 6 });
     expect(await plan(narrow)).toMatchObject({ code: "ERR_MODEL_FORMAT" });
+  });
+
+  test("layers can be left out, and attentions of more than two in parallel", async () => {
+    await using engine = await loadEngine(goldenOf(name), { context: 64 });
+    const { layers, vocab } = engine.config;
+    using sequence = engine.open();
+    await sequence.prefill(Array.from({ length: 20 }, (_, i) => (i * 37 + 3) % vocab));
+    const said = async (draft: "fewer" | "parallel", kept: readonly number[] = []) => {
+      if (draft === "fewer") engine.draftLayers = kept;
+      const { topLogprobs } = await sequence.step([5], {
+        sampling: resolveSampling({}, vocab, 0),
+        top: 8,
+        draft,
+      });
+      sequence.keep([]);
+      return topLogprobs;
+    };
+    const all = await said(
+      "fewer",
+      Array.from({ length: layers }, (_, i) => i),
+    );
+    expect(await said("fewer", [0])).not.toEqual(all);
+    if (layers > 2) expect(await said("parallel")).not.toEqual(all);
+    else expect(await said("parallel")).toEqual(all);
   });
 
   test("a layer too many is a tensor that is missing", async () => {

@@ -39,8 +39,10 @@ describe("what the core allocated is given back", () => {
       await continuePlainly(sequence, 1, greedy, 4);
       for (const layers of [engine.draftLayers, [0]]) {
         engine.draftLayers = layers;
-        await sequence.step([1], { sampling: greedy, draft: "fewer" });
-        sequence.keep([]);
+        for (const draft of ["fewer", "parallel"] as const) {
+          await sequence.step([1], { sampling: greedy, draft });
+          sequence.keep([]);
+        }
       }
       await continuePlainly(fork, 1, greedy, 4);
       sequence[Symbol.dispose](); // the fork is left to the engine

@@ -2,7 +2,7 @@ import { firstCode, nextCode, type Sampling } from "../engine/sampling.js";
 import type { Sequence, StepResult } from "../engine/sequence.js";
 import { OutriderError } from "../errors.js";
 import type { GuideState } from "../guided/constraint.js";
-import type { Draft, Drafter } from "./drafter.js";
+import { type Draft, type Drafter, EMPTY_DRAFT } from "./drafter.js";
 import { allowedDraft, guideDraft, masksOf, mergedDraft } from "./guide.js";
 import { type Planner, reachOf } from "./plan.js";
 import { type DrawnPass, verifyBlock, verifyByRejection } from "./rejection.js";
@@ -118,13 +118,16 @@ export async function* decode(
     // Every emitted token but one is an accepted draft, so more than left - 1 cannot be of use.
     const most = Math.min(sequence.maxStep, left) - 1;
     const wanted = planner.limit(most, sequence.tokens.length);
-    // Plain decoding drafts nothing, not even what must come.
     const proposed = wanted > 0 ? await drafter.propose(wanted, planner.price, guide) : undefined;
     const proposedMs = now() - start;
     if (proposed && proposed.tokens.length > 0) checkDraft(proposed, drafter.name);
+    // What must come is drafted even where asking the drafter does not pay.
     const draft =
-      guide && proposed && !drafter.guided
-        ? mergedDraft(guideDraft(guide, most), allowedDraft(proposed, guide), ["guide", drafter.name])
+      guide && !drafter.guided
+        ? mergedDraft(guideDraft(guide, most), allowedDraft(proposed ?? EMPTY_DRAFT, guide), [
+            "guide",
+            drafter.name,
+          ])
         : proposed;
     const pass = assemble(last, draft, planner, most);
     const draftMs = now() - start;
@@ -165,7 +168,7 @@ export async function* decode(
       coreMs: result.coreMs,
       // What a guide looks up, plain decoding would have to look up as well.
       draftMs: proposedMs + end - accounted,
-      proposed: proposed?.tokens.length,
+      proposed: proposed?.tokens.length ?? 0,
       drafted,
       emitted: tokens.length,
       shared: result.shared,
@@ -262,15 +265,15 @@ function assemble(last: number, draft: Draft | undefined, planner: Planner, most
   const parents = [-1];
   const chosen: number[] = [];
   if (draft !== undefined && draft.tokens.length > 0) {
-    const place = new Map<number, number>([[-1, 0]]);
+    const place: number[] = [];
     // What was drawn for rejection is not chosen from: which tokens were drawn must not decide how many count.
     for (const index of draft.proposals ? draft.tokens.keys() : planner.choose(reachOf(draft))) {
       if (tokens.length > most) break;
       const parent = draft.parents === undefined ? index - 1 : draft.parents[index]!;
-      place.set(index, tokens.length);
+      place[index] = tokens.length;
       chosen.push(index);
       tokens.push(draft.tokens[index]!);
-      parents.push(place.get(parent)!);
+      parents.push(parent < 0 ? 0 : place[parent]!);
     }
   }
   const padding = planner.padTo(tokens.length, most + 1) - tokens.length;
@@ -340,11 +343,12 @@ function selectRows(
 ) {
   const selected = {
     logprobs: new Float32Array(path.length),
-    topTokens: new Int32Array(path.length * top),
-    topLogprobs: new Float32Array(path.length * top),
+    topTokens: top === 0 ? NOTHING.topTokens : new Int32Array(path.length * top),
+    topLogprobs: top === 0 ? NOTHING.topLogprobs : new Float32Array(path.length * top),
   };
   for (const [i, row] of path.entries()) {
     selected.logprobs[i] = logprobs[row]!;
+    if (top === 0) continue;
     selected.topTokens.set(topTokens.subarray(row * rowTop, row * rowTop + top), i * top);
     selected.topLogprobs.set(topLogprobs.subarray(row * rowTop, row * rowTop + top), i * top);
   }

@@ -42,7 +42,8 @@ describe("draftModel", () => {
   test("stops where a token is not worth its pass", async () => {
     using drafter = draftModel(fakeSequence());
     await drafter.reset([1, 2, 3], { sampling: GREEDY });
-    expect((await drafter.propose(8, () => 1)).tokens).toEqual([]);
+    // The first is known only when its pass is paid for.
+    expect((await drafter.propose(8, () => 1)).tokens).toHaveLength(1);
     expect((await drafter.propose(8, () => 0)).tokens).toHaveLength(8);
   });
 

@@ -74,13 +74,14 @@ export function draftModel(
           // would leave a draft that was not drawn from its proposal.
           const kind = kindOf(proposal ? largest(proposal) : Math.exp(logprobs.at(-1)!));
           const probability = calibration.estimate(kind);
-          reach *= probability;
-          if (reach < price(tokens.length + 1)) break;
           const token = picks.at(-1)!;
           tokens.push(token);
           kinds.push(kind);
           probabilities.push(probability);
           if (proposal) proposals.push(proposal);
+          // This one is paid for; the next would be reached as often at most.
+          reach *= probability;
+          if (reach < price(tokens.length + 1)) break;
           pass = [token];
         }
       } catch (error) {

@@ -73,10 +73,11 @@ export interface Drafter extends Disposable {
 
 export const EMPTY_DRAFT: Draft = { tokens: [], probabilities: [] };
 
-/** Plain decoding. */
+/** Plain decoding: it drafts nothing, not even what a guide leaves no choice about. */
 export function noDrafter(): Drafter {
   return {
     name: "none",
+    guided: true,
     reset() {},
     accept() {},
     propose: () => EMPTY_DRAFT,

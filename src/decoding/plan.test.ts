@@ -45,7 +45,7 @@ function live(planner: Planner, { curve, claimed, actual, draftMsPerToken = 0, p
       length,
       coreMs,
       draftMs,
-      proposed: limit || undefined,
+      proposed: limit,
       drafted,
       emitted: accepted + 1,
     });
@@ -109,7 +109,7 @@ describe("adaptiveLength", () => {
     for (let i = 0; i < 20; i++) {
       expect(planner.limit(9)).toBeLessThanOrEqual(3);
       expect(planner.choose(chain(1, 40)).length).toBeLessThanOrEqual(3);
-      planner.observe({ length: 1, coreMs: 1, draftMs: 0, proposed: undefined, drafted: 0, emitted: 1 });
+      planner.observe({ length: 1, coreMs: 1, draftMs: 0, proposed: 0, drafted: 0, emitted: 1 });
     }
   });
 
@@ -135,17 +135,28 @@ describe("adaptiveLength", () => {
     expect(live(adaptiveLength(measured(FLAT)), dear).gain).toBeGreaterThan(0.97);
   });
 
-  test("a drafter that takes a pass to say that it has nothing is asked rarely", () => {
+  test.each([0.1, 0.3, 0.5, 0.8, 1, 3])(
+    "a drafter that takes %d passes to say nothing is asked rarely",
+    (share) => {
+      const planner = adaptiveLength(measured(FLAT));
+      let cost = 0;
+      for (let i = 0; i < 2000; i++) {
+        const draftMs = planner.limit(15) > 0 ? share * SINGLE_MS : 0;
+        planner.observe({ length: 1, coreMs: SINGLE_MS, draftMs, proposed: 0, drafted: 0, emitted: 1 });
+        cost += SINGLE_MS + draftMs;
+      }
+      expect(cost / (2000 * SINGLE_MS)).toBeLessThan(1.02);
+    },
+  );
+
+  test("a drafter that could not be asked for a while is no cheaper for it", () => {
     const planner = adaptiveLength(measured(FLAT));
-    let cost = 0;
-    for (let i = 0; i < 1000; i++) {
-      const asked = planner.limit(15) > 0;
-      const draftMs = asked ? SINGLE_MS : 0;
-      const proposed = asked ? 0 : undefined;
-      planner.observe({ length: 1, coreMs: SINGLE_MS, draftMs, proposed, drafted: 0, emitted: 1 });
-      cost += SINGLE_MS + draftMs;
-    }
-    expect(cost / (1000 * SINGLE_MS)).toBeLessThan(1.01);
+    const costly = { curve: FLAT, claimed: 0.9, actual: 0.9, draftMsPerToken: 0.3 * SINGLE_MS };
+    live(planner, { ...costly, passes: 50 });
+    for (let i = 0; i < 50; i++)
+      planner.observe({ length: 1, coreMs: SINGLE_MS, draftMs: 0, proposed: 0, drafted: 0, emitted: 1 });
+    expect(planner.limit(15)).toBeLessThan(4);
+    expect(planner.price(1)).toBeGreaterThan(0.3);
   });
 
   test("a drafter that was too dear is tried again and used once it is cheap", () => {
@@ -188,7 +199,7 @@ describe("adaptiveLength", () => {
         length: 1,
         coreMs: SINGLE_MS,
         draftMs: 0,
-        proposed: undefined,
+        proposed: 0,
         drafted: 0,
         emitted: 1,
         shared,

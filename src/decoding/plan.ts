@@ -12,8 +12,8 @@ export interface PassCost {
   readonly coreMs: number;
   /** Milliseconds inside the drafter. */
   readonly draftMs: number;
-  /** Tokens that the drafter proposed, verified or not; undefined: it was not asked. */
-  readonly proposed: number | undefined;
+  /** Tokens that the drafter proposed, verified or not. */
+  readonly proposed: number;
   /** Tokens that the pass verified. */
   readonly drafted: number;
   /** Tokens that the pass emitted. */
@@ -53,7 +53,7 @@ export function fixedLength(length: number): Planner {
  * Verifies as much of a draft as pays: the part that maximises expected tokens - rate × cost, where the rate is what
  * decoding yields at the moment in tokens for the cost of a single-token pass (the renewal-reward rule: maximising
  * each pass's own tokens per cost instead would favour short passes). A drafter's claims are believed as far as they
- * came true, so one that is always wrong ends up costing less than 1 % (plan.test.ts).
+ * came true, so in a long text one that is always wrong costs less than 1 % (plan.test.ts).
  *
  * For one drafter; it keeps what it learned when the text changes. `costs` may be shared. `isLight`: a draft costs next to
  * nothing, so the first ones need not be short. `isGuided`: most of what it costs are masks, which the passes need anyway.
@@ -69,6 +69,8 @@ export function adaptiveLength(
   let cost = RATE_WINDOW;
   // The first calls of a drafter run unoptimised, a hundred times slower: no mean.
   const draftMsPerToken = new Recent(DRAFT_SAMPLES);
+  /** Of a drafted token in the next pass, in single-token passes. */
+  let each = 0;
   let idle = 0;
   let claimed = 0;
   let accepted = 0;
@@ -101,21 +103,19 @@ export function adaptiveLength(
   const probe = () => (others === 0 ? costs.probe() : undefined);
 
   const price = (count: number) =>
-    count >= costs.maxLength
-      ? 1
-      : Math.min(1, rate() * (draftCost() + costs.placePrice(others + count + 1, past)));
+    count >= costs.maxLength ? 1 : Math.min(1, rate() * (each + costs.placePrice(others + count + 1, past)));
 
   return {
     limit(most, now = 0) {
       stake = 0;
       past = now;
+      each = draftCost();
       // Not even what is sure to be accepted would pay for its row.
       if (others > 0 && price(1) >= 1) return 0;
       if (others > 0 && sharedGain < 0 && sharedPasses % SHARED_RETRY !== 0) return 0;
       // A longer draft would push the length that is to be measured out of reach.
       const longest = Math.min(most, (probe() ?? costs.maxLength) - 1);
       if (longest === 0) return 0;
-      const each = draftCost();
       const known = draftMsPerToken.size;
       if (each === 0 && (isLight || known > 0)) return longest;
       if (known < FIRST_DRAFTS || idle >= RETRY_PASSES) return Math.min(longest, FIRST_DRAFT);
@@ -149,12 +149,13 @@ export function adaptiveLength(
       others = shared === undefined ? 0 : shared.rows + shared.filled - pass.length;
       const single = costs.ms(1, past);
       const right = pass.emitted - 1;
-      // One that runs a model has done so even if what that said was not worth proposing.
-      const tried = isLight ? (pass.proposed ?? 0) > 0 : pass.proposed !== undefined;
+      const draftCost = single === undefined ? 0 : pass.draftMs / single;
+      // A drafter that runs a model has done so even if it proposes nothing.
+      const tried = pass.proposed > 0 || (!isLight && draftCost > FREE_DRAFT);
       if (shared !== undefined) sharedPasses++;
       if (shared !== undefined && tried && single !== undefined) {
         const rows = costs.relative(shared.rows, past) - costs.relative(shared.rows - pass.drafted, past);
-        sharedGain = RATE_KEPT * sharedGain + right - rate() * (rows + pass.draftMs / single);
+        sharedGain = RATE_KEPT * sharedGain + right - rate() * (rows + draftCost);
       }
       tokens = RATE_KEPT * tokens + pass.emitted;
       cost =
@@ -163,12 +164,14 @@ export function adaptiveLength(
         (shared === undefined
           ? costs.relative(Math.min(pass.drafted + 1, costs.maxLength), past)
           : costs.relative(shared.rows, past) / texts) +
-        (single === undefined ? 0 : pass.draftMs / single);
+        draftCost;
       claimed = TRUST_KEPT * claimed + stake;
       accepted = TRUST_KEPT * accepted + right;
       idle = tried ? 0 : idle + 1;
-      if (tried) draftMsPerToken.add(pass.draftMs / Math.max(1, pass.proposed ?? 0));
+      if (tried) draftMsPerToken.add(pass.draftMs / Math.max(1, pass.proposed));
       byDepth.fade(TRUST_KEPT);
+      // It was asked for what was not worth verifying.
+      if (tried && !isLight && pass.drafted === 0) byDepth.observe(0, false);
       for (let depth = 0; depth < Math.min(pass.drafted, right + 1, costs.maxLength); depth++) {
         byDepth.observe(depth, depth < right);
       }

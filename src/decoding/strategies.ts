@@ -111,8 +111,7 @@ export const strategies = {
     drafter: () => selfDraft("self", "fewer"),
   },
   "layer-parallel": {
-    summary:
-      "The model with neighbouring layers side by side writes ahead: for devices that compute them at once.",
+    summary: "The model writes ahead, with pairs of layers whose attentions do not wait for each other.",
     source: "EasySpec (Wu et al. 2025), arXiv:2502.02493",
     needs: "nothing",
     drafter: () => selfDraft("layer-parallel", "parallel"),

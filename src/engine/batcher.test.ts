@@ -2,6 +2,7 @@ import { expect, test } from "vitest";
 import { OutriderError } from "../errors.js";
 import type { NativePass, NativeResult } from "../runtime/native.js";
 import { Batcher, type Job, sharePrefill } from "./batcher.js";
+import type { DraftRun } from "./draft-layers.js";
 import type { Part } from "./pass.js";
 import { resolveSampling } from "./sampling.js";
 import type { SharedPass } from "./sequence.js";
@@ -14,11 +15,13 @@ function machine(options: Partial<typeof limits> = {}) {
   const passes: [number, number][] = [];
   const gates: ((error?: Error) => void)[] = [];
   const signals: (AbortSignal | undefined)[] = [];
-  const run = (pass: NativePass, signal?: AbortSignal): Promise<NativeResult> => {
+  const drafts: (DraftRun | undefined)[] = [];
+  const run = (pass: NativePass, signal?: AbortSignal, draft?: DraftRun): Promise<NativeResult> => {
     const rows = pass.rows.length / 6;
     const outputs = pass.settings.length / 5;
     passes.push([outputs, rows - outputs]);
     signals.push(signal);
+    drafts.push(draft);
     return new Promise((resolve, reject) => {
       gates.push((error) => {
         if (error) return reject(error);
@@ -33,6 +36,7 @@ function machine(options: Partial<typeof limits> = {}) {
     batcher: new Batcher({ ...limits, ...options }, run),
     passes,
     signals,
+    drafts,
     /** Ends the running pass, and waits until the next one may have started. */
     async pass(error?: Error) {
       gates.shift()!(error);
@@ -53,6 +57,7 @@ function ask(
   tokens: readonly number[],
   options: {
     kind?: Job["kind"];
+    draft?: DraftRun;
     owner?: object;
     signal?: AbortSignal;
     next?: () => void;
@@ -63,6 +68,7 @@ function ask(
   const kind = options.kind ?? "step";
   batcher.submit(options.owner ?? told, {
     kind,
+    draft: options.draft,
     rows: tokens.length,
     signal: options.signal,
     place(count): Part {
@@ -103,6 +109,22 @@ test("steps that wait go into one pass, each with its own rows' results", async 
   expect(first.shared).toBeUndefined();
   expect(second.shared).toEqual({ steps: 2, rows: 3, filled: 0, coreMs: 1 });
   expect(second.shared).toBe(third.shared);
+});
+
+test("passes of the model and of each of its drafts are apart, by the oldest step", async () => {
+  const { batcher, passes, drafts, pass } = machine();
+  ask(batcher, [1]);
+  const kinds = ["parallel", undefined, "fewer", "parallel", "fewer"] as const;
+  const told = kinds.map((draft, i) => ask(batcher, [i], draft && { draft }));
+  await pass();
+  await pass(new Error("both"));
+  await pass();
+  await pass();
+  await pass();
+  await pass();
+  expect(drafts).toEqual([undefined, "parallel", "parallel", "parallel", undefined, "fewer"]);
+  expect(passes.map(([rows]) => rows)).toEqual([1, 2, 1, 1, 1, 2]);
+  expect(told.map(({ picks }) => picks)).toEqual([[0], [1], [2], [3], [4]]);
 });
 
 test("the next pass starts once all sequences of the last one have asked again, in the same turn", async () => {

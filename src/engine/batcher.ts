@@ -112,7 +112,7 @@ export class Batcher {
   #select(): [Entry, number][] {
     const selected: [Entry, number][] = [];
     let steps = 0;
-    // The oldest step says which kind of pass it is, so neither kind waits for long.
+    // The oldest step says which kind of pass it is, so no kind waits for long.
     const draft = draftOf(this.#waiting.find(({ job }) => job.kind === "step"));
     for (const entry of this.#waiting) {
       if (entry.job.kind !== "step" || draftOf(entry) !== draft) continue;

@@ -212,15 +212,18 @@ export class CachedSequence implements Sequence {
   #place(tokens: readonly number[], parents: readonly number[]): { cells: number[]; scratch: number[] } {
     const base = this.#tokens.length;
     const depths: number[] = [];
+    let height = 0;
     for (const [i, parent] of parents.entries()) {
       if (parent < -1 || parent >= i || !Number.isInteger(parent))
         throw new OutriderError("ERR_BAD_REQUEST", `parent ${parent} of token ${i} does not stand before it`);
-      depths.push(parent < 0 ? 0 : depths[parent]! + 1);
+      const depth = parent < 0 ? 0 : depths[parent]! + 1;
+      depths.push(depth);
+      height = Math.max(height, depth + 1);
     }
     if (parents.length !== tokens.length)
       throw new OutriderError("ERR_BAD_REQUEST", `${tokens.length} tokens with ${parents.length} parents`);
-    const length = base + Math.max(...depths) + 1;
-    const siblings = tokens.length - new Set(depths).size;
+    const length = base + height;
+    const siblings = tokens.length - height;
     // An aborted pass may have left more blocks in the table than the tokens need.
     const more = Math.max(0, Math.ceil(length / blockSize) - this.#table.length);
     const copies = this.#writesShared(base) ? 1 : 0;
@@ -228,11 +231,12 @@ export class CachedSequence implements Sequence {
     const scratch = this.#engine.take(wanted, this);
     if (copies > 0) this.#own(base, scratch.pop()!);
     this.#table.push(...scratch.splice(0, more));
-    const taken = new Set<number>();
+    // The first token at a depth comes behind the first above it.
+    let deepest = -1;
     let spare = 0;
     const cells = depths.map((depth) => {
-      if (!taken.has(depth)) {
-        taken.add(depth);
+      if (depth > deepest) {
+        deepest = depth;
         return this.#cell(base + depth);
       }
       const cell = scratch[Math.floor(spare / blockSize)]! * blockSize + (spare % blockSize);

@@ -1,6 +1,6 @@
 import type { LayerGroups } from "../models/architecture.js";
 
-/** How the model runs as its own drafter: with layers left out, or with all of them, some side by side. */
+/** How the model runs as its own drafter: with fewer layers, or with all of them, the attentions of some in parallel. */
 export type DraftRun = "fewer" | "parallel";
 
 /** The layers of a model that was not tuned, as its own drafter: every other one of the second half is left out. */

@@ -106,8 +106,8 @@ export class Engine implements AsyncDisposable {
         maxPosition: this.context,
         precise: options.precise ?? false,
       });
-      const groups = draft && this.#groupsOf(draft);
-      const { logits } = plan.architecture.program(builder, { ...config, groups }, weights);
+      const layerGroups = draft && this.#groupsOf(draft);
+      const { logits } = plan.architecture.program(builder, { ...config, layerGroups }, weights);
       return builder.finish(core, this.#cache, logits);
     };
     this.#draftLayers = defaultDraftLayers(config.layers);

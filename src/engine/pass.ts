@@ -73,6 +73,9 @@ export function splitResult(parts: readonly Part[], result: NativeResult): (Step
     parts.length > 1
       ? { rows: outputs, steps: steps.length, filled: count(parts) - outputs, coreMs: result.milliseconds }
       : undefined;
+  // A copy of what is one text's alone would be the same.
+  const cut = <T extends Int32Array | Float32Array | Float64Array>(all: T, begin: number, end: number): T =>
+    steps.length === 1 ? all : (all.slice(begin, end) as T);
   let first = 0;
   return parts.map(({ tokens, step }) => {
     if (step === undefined) return undefined;
@@ -80,14 +83,16 @@ export function splitResult(parts: readonly Part[], result: NativeResult): (Step
     const end = begin + tokens.length;
     first = end;
     const own = step.top ?? 0;
+    const bests = <T extends Int32Array | Float32Array>(all: T) =>
+      own === top ? cut(all, begin * top, end * top) : best(all, begin, end, top, own);
     return {
-      picks: result.tokens.slice(begin, end),
-      logprobs: result.logprobs.slice(begin, end),
-      topTokens: own === 0 ? noTokens : best(result.topTokens!, begin, end, top, own),
-      topLogprobs: own === 0 ? noLogprobs : best(result.topLogprobs!, begin, end, top, own),
-      ...(step.score && { scores: result.scores!.slice(begin, end) }),
-      ...(step.code && { codes: result.codes!.slice(2 * begin, 2 * end) }),
-      ...(step.logits && { logits: result.logits!.slice(begin * vocab, end * vocab) }),
+      picks: cut(result.tokens, begin, end),
+      logprobs: cut(result.logprobs, begin, end),
+      topTokens: own === 0 ? noTokens : bests(result.topTokens!),
+      topLogprobs: own === 0 ? noLogprobs : bests(result.topLogprobs!),
+      ...(step.score && { scores: cut(result.scores!, begin, end) }),
+      ...(step.code && { codes: cut(result.codes!, 2 * begin, 2 * end) }),
+      ...(step.logits && { logits: cut(result.logits!, begin * vocab, end * vocab) }),
       coreMs: result.milliseconds,
       ...(shared && { shared }),
     };
@@ -110,7 +115,6 @@ function best<T extends Int32Array | Float32Array>(
   top: number,
   own: number,
 ): T {
-  if (own === top) return all.slice(begin * top, end * top) as T;
   const lists = all.slice(0, (end - begin) * own) as T;
   for (let row = begin; row < end; row++)
     lists.set(all.subarray(row * top, row * top + own), (row - begin) * own);

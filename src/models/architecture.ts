@@ -2,7 +2,7 @@ import type { ProgramBuilder, Tensor } from "../runtime/program.js";
 import type { Weight } from "../runtime/weight.js";
 import type { Metadata } from "./metadata.js";
 
-/** Indices of layers, ascending. */
+/** Groups of neighbouring layers, by their indices, ascending. */
 export type LayerGroups = readonly (readonly number[])[];
 
 /** What the layers above must know of a model, whatever its architecture. */
@@ -12,8 +12,8 @@ export interface ModelConfig {
   readonly context: number;
   readonly width: number;
   readonly layers: number;
-  /** The layers that a program runs, in order, those of a group side by side; default: all, one after another. */
-  readonly groups?: LayerGroups | undefined;
+  /** The layers that a program runs, in order, the attentions of a group on the same input; default: each alone. */
+  readonly layerGroups?: LayerGroups | undefined;
   /** Heads and head size of the key/value cache. */
   readonly numKvHeads: number;
   readonly headDim: number;

@@ -1,6 +1,7 @@
 // Command R7B and Command A: attention and feed-forward part side by side behind one LayerNorm without biases. Three of
 // four layers have a window and rotate; the fourth sees all and knows no positions. The logits have a factor.
 // Cohere, "Command A: An Enterprise-Ready Large Language Model".
+import type { Tensor } from "../runtime/program.js";
 import type { Architecture } from "./architecture.js";
 import {
   attention,
@@ -43,18 +44,21 @@ export const cohere2: Architecture<Cohere2Config> = {
   program(b, c, w) {
     const factors = w.optionalVector("rope_freqs.weight", c.rotary.dims / 2);
     const rotary = rotaryAngles(b, c.rotary, factors);
+    /** [layers] what both parts of a layer are given. */
+    const normed: Tensor[] = [];
     const x = residualLayers(b, c, w, embedding(b, c, w), {
       attend: (x, layer, i) => {
         const local = isLocal(i, c.period);
         const h = layerNorm(b, c, layer, "attn_norm", x, "none");
-        const attended = attention(b, c, layer, i, h, {
+        normed[i] = h;
+        return attention(b, c, layer, i, h, {
           rotary: local ? rotary : undefined,
           pairs: "interleaved",
           bias: "optional",
           window: local ? c.window : 0,
         });
-        return [attended, gatedFeedForward(b, c, layer, h)];
       },
+      feed: (_, layer, i) => gatedFeedForward(b, c, layer, normed[i]!),
     });
     const last = layerNorm(b, c, w, "output_norm", b.selectOutputs(x), "none");
     return logits(b, c, w, last, { scale: c.logitScale });

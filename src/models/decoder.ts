@@ -59,12 +59,14 @@ export interface AttentionOptions {
 
 /** What the parts of a layer add to a value that they are given. */
 export interface ResidualParts {
-  readonly attend: (x: Tensor, layer: ModelWeights, i: number) => Tensor | readonly Tensor[];
-  /** None where what follows attention is given the same as it. */
-  readonly feed?: (x: Tensor, layer: ModelWeights) => Tensor;
+  readonly attend: (x: Tensor, layer: ModelWeights, i: number) => Tensor;
+  readonly feed: (x: Tensor, layer: ModelWeights, i: number) => Tensor;
 }
 
-/** x behind all layers. Those of a group (`ModelConfig.groups`) attend to the same, and go on one by one. */
+/**
+ * x behind all layers. Those of a group (`ModelConfig.layerGroups`) attend to the same, so that no attention waits for
+ * another; what follows it goes on one by one.
+ */
 export function residualLayers(
   b: ProgramBuilder,
   c: ModelConfig,
@@ -73,10 +75,10 @@ export function residualLayers(
   { attend, feed }: ResidualParts,
 ): Tensor {
   let x = input;
-  for (const group of c.groups ?? Array.from({ length: c.layers }, (_, i) => [i])) {
+  for (const group of c.layerGroups ?? Array.from({ length: c.layers }, (_, i) => [i])) {
     const given = x;
-    for (const attended of group.flatMap((i) => attend(given, w.layer(i), i))) x = b.add(x, attended);
-    if (feed) for (const i of group) x = b.add(x, feed(x, w.layer(i)));
+    for (const i of group) x = b.add(x, attend(given, w.layer(i), i));
+    for (const i of group) x = b.add(x, feed(x, w.layer(i), i));
   }
   return x;
 }

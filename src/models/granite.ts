@@ -46,14 +46,13 @@ export const granite: Architecture<GraniteConfig> = {
     const x = residualLayers(b, c, w, embedding(b, c, w, c.embeddingScale), {
       attend: (x, layer, i) => {
         const h = rmsNorm(b, c, layer, "attn_norm", x);
-        const attended = attention(b, c, layer, i, h, {
+        return attention(b, c, layer, i, h, {
           rotary,
           pairs: "interleaved",
           bias: "optional",
           scale: c.attentionScale,
           outputScale: c.residualScale,
         });
-        return attended;
       },
       feed: (x, layer) => {
         const f = rmsNorm(b, c, layer, "ffn_norm", x);
