@@ -1,4 +1,4 @@
-import { writeFileSync } from "node:fs";
+import { closeSync, openSync, writeFileSync } from "node:fs";
 import { locateModel } from "../api/locate-model.js";
 import { Engine } from "../engine/engine.js";
 import { embeddedModel, type Model, type Strategy } from "../index.js";
@@ -15,7 +15,7 @@ import { median } from "./median.js";
 import { openModel } from "./open-model.js";
 import { loadOptions, type ModelFlags } from "./options.js";
 import { samplePrompts } from "./sample-prompts.js";
-import { count, figures, megabytes, table } from "./table.js";
+import { count, figures, megabytes, table, wrap } from "./table.js";
 import { paint, statusLine } from "./terminal.js";
 import { measureTogether, type Together } from "./together.js";
 
@@ -40,6 +40,7 @@ export async function bench(flags: BenchFlags): Promise<number> {
     flags.strategies ?? (flags.draftModel === undefined ? ["none", "auto"] : ["none", "auto", "draft-model"]);
   if (strategies.includes("draft-model") && flags.draftModel === undefined)
     throw usageError("strategy draft-model needs --draft-model PATH");
+  if (flags.html !== undefined) checkWritable(flags.html);
   const status = statusLine(process.stderr);
   const tell = (text: string) => {
     if (!flags.quiet) status.show(text);
@@ -62,6 +63,7 @@ export async function bench(flags: BenchFlags): Promise<number> {
       const together = await measureTogether(model, prompts, {
         batches: flags.batch ?? [],
         samples: flags.samples ?? [],
+        repetitions: flags.repetitions,
         maxTokens: flags.maxTokens,
         signal,
         onSize: (kind, size) => tell(`${kind}: ${size} at a time`),
@@ -80,6 +82,18 @@ export async function bench(flags: BenchFlags): Promise<number> {
   });
 }
 
+/** Refuses a page that could not be written before it is worked for. */
+function checkWritable(file: string): void {
+  try {
+    closeSync(openSync(file, "a"));
+  } catch (error) {
+    throw cannotWrite(file, error);
+  }
+}
+
+const cannotWrite = (file: string, error: unknown) =>
+  usageError(`--html: ${file} cannot be written: ${(error as NodeJS.ErrnoException).code}`);
+
 function writePage(
   file: string,
   model: Model,
@@ -89,7 +103,7 @@ function writePage(
   try {
     writeFileSync(file, benchPage({ title, circumstances: circumstance, ...figuresOf }));
   } catch (error) {
-    throw usageError(`--html: ${file} cannot be written: ${(error as NodeJS.ErrnoException).code}`);
+    throw cannotWrite(file, error);
   }
 }
 
@@ -231,7 +245,7 @@ function asText(
         "exact",
       ],
       decoding.map((s) => [
-        s.category,
+        s.category.replaceAll("_", " "),
         s.strategy,
         String(s.prompts),
         figures(s.tokensPerSecond.median),
@@ -258,10 +272,8 @@ function asText(
             ]),
           ),
         ]),
-    paint(
-      stdout,
-      "dim",
+    ...wrap(
       `medians of ${flags.repetitions} interleaved repetitions, at most ${flags.maxTokens} tokens an answer, greedy`,
-    ),
+    ).map((line) => paint(stdout, "dim", line)),
   ];
 }

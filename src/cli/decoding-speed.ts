@@ -50,12 +50,7 @@ export async function measureDecoding(
     if (result.finishReason === "abort") throw new OutriderError("ERR_ABORTED", "The benchmark was stopped.");
     return result;
   };
-  const known = await DraftMemory.unpack(await model.draftMemory.save());
-  const fresh = () => {
-    const memory = new DraftMemory();
-    memory.add(known, model.tokenizer.vocabSize);
-    return memory;
-  };
+  const fresh = await freshMemory(model);
   for (const strategy of strategies) await answer(prompts[0]!, strategy); // warm-up
   const runs: Run[] = [];
   for (let repetition = 0; repetition < repetitions; repetition++) {
@@ -87,6 +82,16 @@ export async function measureDecoding(
     }
   }
   return runs;
+}
+
+/** Makes copies of what the model's drafting knows now. */
+export async function freshMemory(model: Model): Promise<() => DraftMemory> {
+  const known = await DraftMemory.unpack(await model.draftMemory.save());
+  return () => {
+    const memory = new DraftMemory();
+    memory.add(known, model.tokenizer.vocabSize);
+    return memory;
+  };
 }
 
 /** Medians over the repetitions, of one strategy in one category. */

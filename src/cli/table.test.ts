@@ -39,6 +39,20 @@ describe("table", () => {
     vi.unstubAllGlobals();
   });
 
+  test("columns of words give way together, and stand closer where that is what is missing", () => {
+    const rows = [["math reasoning", "layer-parallel", "123,456"]];
+    expect(table("llr", ["category", "strategy", "n"], rows, 35)).toEqual([
+      "category    strategy              n",
+      "math        layer-parallel  123,456",
+      "reasoning",
+    ]);
+    expect(table("llr", ["category", "strategy", "n"], rows, 32)).toEqual([
+      "category  strategy             n",
+      "math      layer-parallel 123,456",
+      "reasoning",
+    ]);
+  });
+
   test("a word that is too long, a path for one, stays whole", () => {
     const path = "x".repeat(50);
     expect(table("lrl", ["size", "n", "path"], [["1 MB", "2", path]], 40)).toEqual([

@@ -2,8 +2,9 @@
 const fitting = (): number => Math.min(80, (process.stdout.isTTY && process.stdout.columns) || 80);
 
 /**
- * Lines of a table at most `width` characters wide. `align` has one letter a column: l or r. Where the whole would be
- * too wide, the widest column on the left side gives way: its cells go on in further lines, words are never cut.
+ * Lines of a table at most `width` characters wide, if its words allow that. `align` has one letter a column: l or r.
+ * Where the whole would be too wide, columns on the left side give way, the widest first: their cells go on in further
+ * lines, words are never cut. Then columns stand closer.
  */
 export function table(
   align: string,
@@ -12,23 +13,26 @@ export function table(
   width = fitting(),
 ): string[] {
   const widths = head.map((title, i) => Math.max(title.length, ...rows.map((row) => row[i]!.length)));
-  const total = () => widths.reduce((sum, w) => sum + w, 2 * (widths.length - 1));
-  const elastic = widths.reduce(
-    (best, w, i) => (align[i] === "l" && (best === undefined || w > widths[best]!) ? i : best),
-    undefined as number | undefined,
-  );
-  const excess = total() - width;
-  if (elastic !== undefined && excess > 0) widths[elastic] = Math.max(8, widths[elastic]! - excess);
-  const line = (cells: readonly string[]) =>
-    cells
-      .map((cell, i) => (align[i] === "r" ? cell.padStart(widths[i]!) : cell.padEnd(widths[i]!)))
-      .join("  ")
-      .trimEnd();
-  return [head, ...rows].flatMap((cells) => {
-    const parts = elastic === undefined ? [""] : wrap(cells[elastic]!, widths[elastic]!);
-    return parts.map((part, n) => line(cells.map((cell, i) => (i === elastic ? part : n > 0 ? "" : cell))));
+  const longestWord = (i: number) =>
+    Math.max(...[head, ...rows].flatMap((row) => row[i]!.split(" ").map((word) => word.length)));
+  const excess = (gap: number) => widths.reduce((sum, w) => sum + w, gap * (widths.length - 1)) - width;
+  const left = [...widths.keys()].filter((i) => align[i] === "l").sort((a, b) => widths[b]! - widths[a]!);
+  for (const i of left)
+    widths[i] = Math.min(widths[i]!, Math.max(8, longestWord(i), widths[i]! - Math.max(0, excess(2))));
+  const gap = excess(2) > 0 && excess(1) <= 0 ? " " : "  ";
+  return [head, ...rows].flatMap((row) => {
+    const cells = row.map((cell, i) => (align[i] === "l" ? wrap(cell, widths[i]!) : [cell]));
+    return Array.from({ length: Math.max(...cells.map((lines) => lines.length)) }, (_, n) =>
+      cells
+        .map((lines, i) => pad(lines[n] ?? "", widths[i]!, align[i]!))
+        .join(gap)
+        .trimEnd(),
+    );
   });
 }
+
+const pad = (text: string, width: number, align: string) =>
+  align === "r" ? text.padStart(width) : text.padEnd(width);
 
 /** Lines of at most `width` characters; a longer word, a path for one, stands whole on a line of its own. */
 export function wrap(text: string, width = fitting()): string[] {

@@ -175,6 +175,13 @@ describe("adaptiveLength", () => {
     expect(live(planner, { ...world, passes: 50 }).gain).toBeGreaterThan(2);
   });
 
+  test.each([false, true])("a light drafter whose code was cold is used soon, guided: %s", (isGuided) => {
+    const planner = adaptiveLength(measured(FLAT), { isLight: true, isGuided });
+    const world = { curve: FLAT, claimed: 0.9, actual: 0.9 };
+    live(planner, { ...world, draftMsPerToken: 2 * SINGLE_MS, passes: 4 });
+    expect(live(planner, { ...world, passes: 30 }).gain).toBeGreaterThan(2.5);
+  });
+
   test("a dear drafter that is worth it is used", () => {
     const good = { curve: FLAT, claimed: 0.9, actual: 0.9, draftMsPerToken: 0.15 * SINGLE_MS };
     expect(live(adaptiveLength(measured(FLAT)), good).gain).toBeGreaterThan(1.9);

@@ -118,6 +118,8 @@ export function adaptiveLength(
       if (longest === 0) return 0;
       const known = draftMsPerToken.size;
       if (each === 0 && (isLight || known > 0)) return longest;
+      // What cold code takes says little, and to look again costs little.
+      if (isLight && idle >= LIGHT_RETRY) return longest;
       if (known < FIRST_DRAFTS || idle >= RETRY_PASSES) return Math.min(longest, FIRST_DRAFT);
       // A drafter that pays for each token must decide before it sees the draft: reckon with the usual acceptance.
       const reach: number[] = [];
@@ -193,6 +195,7 @@ const DRAFT_SAMPLES = 9;
 const FIRST_DRAFTS = 3;
 const FIRST_DRAFT = 1;
 const RETRY_PASSES = 512;
+const LIGHT_RETRY = 4;
 /** A drafter whose token costs less than this part of a pass is no model of its own. */
 const CHEAP_CALL = 0.3;
 /** Where drafts do not pay in passes that other texts share, every so many passes have one. */
