@@ -77,6 +77,16 @@ describe("tune", () => {
     }
   });
 
+  test("takes as many texts as its cache holds", async () => {
+    await using engine = await loadEngine(tiny, { context: 128, sequences: 8 });
+    const long = (i: number) => Array.from({ length: 120 }, (_, n) => ((n * 7 + i) % 200) + 30);
+    const texts = Array.from({ length: 40 }, (_, i) => ({ prompt: [i + 1], answer: long(i) }));
+    const { tried } = await tuneLayers(engine, texts, { seconds: 600 });
+    expect(tried).toBeGreaterThan(0);
+    engine.forget();
+    expect(engine.usage.used).toBe(0);
+  });
+
   test("an abort leaves the old choice, and nothing in the cache", async () => {
     await using engine = await loadEngine(tiny, { context: 128 });
     const old = engine.draftLayers;

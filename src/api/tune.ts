@@ -3,6 +3,7 @@ import type { Engine } from "../engine/engine.js";
 import { resolveSampling, type Sampling } from "../engine/sampling.js";
 import type { Sequence } from "../engine/sequence.js";
 import { OutriderError } from "../errors.js";
+import { blockSize } from "../runtime/kv-cache.js";
 
 export interface TuneProgress {
   readonly tried: number;
@@ -42,6 +43,8 @@ export interface OwnText {
 const DEPTH = 4;
 /** Drafts that share a pass. */
 const SIDE_BY_SIDE = 24;
+/** What a draft may take: a copy of the block that it begins in, and the next. */
+const FORK_POSITIONS = 2 * blockSize;
 const ROUNDS = 15;
 
 /**
@@ -59,7 +62,10 @@ export async function tuneLayers(
 ): Promise<Omit<TuneResult, "file">> {
   const { layers } = engine.config;
   const { seconds, signal, onProgress } = options;
-  const long = texts.filter(({ answer }) => answer.length > 1);
+  const long = fitting(
+    texts.filter(({ answer }) => answer.length > 1),
+    engine.usage.positions - engine.usage.used - FORK_POSITIONS * SIDE_BY_SIDE,
+  );
   if (layers < 2 || long.length === 0)
     throw new OutriderError(
       "ERR_BAD_REQUEST",
@@ -89,6 +95,7 @@ export async function tuneLayers(
     const elapsed = () => (performance.now() - started) / 1000;
     const { best, tried } = await searchLayers({
       layers,
+      usual: keptBefore,
       agreement: (kept) => agreement(kept, heard),
       cost: (count) => 1 - engine.layerShare * (1 - count / layers),
       goOn(count, choice) {
@@ -114,6 +121,15 @@ export async function tuneLayers(
 interface Trial {
   readonly sequence: Sequence;
   readonly at: number;
+}
+
+/** The first texts, as many as find room in the cache side by side; the first in any case. */
+function fitting(texts: readonly OwnText[], positions: number): readonly OwnText[] {
+  let left = positions;
+  return texts.filter(({ prompt, answer }, i) => {
+    left -= Math.ceil((prompt.length + answer.length) / blockSize + 1) * blockSize;
+    return i === 0 || left >= 0;
+  });
 }
 
 /** The places from which drafts of an answer begin: the token at `at` is known, those after it are to be guessed. */

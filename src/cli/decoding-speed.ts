@@ -39,6 +39,7 @@ export interface DecodingOptions {
  * Answers every prompt with every strategy, again and again. The strategies take turns at each prompt, in another
  * order each time, so that a slow moment of the machine hits all of them. Every strategy begins every repetition with
  * what the model came with: it may learn from one prompt for the next, but none answers a prompt that it answered before.
+ * So does whoever measures after them.
  */
 export async function measureDecoding(
   model: Model,
@@ -81,6 +82,7 @@ export async function measureDecoding(
         });
     }
   }
+  model.draftMemory = fresh();
   return runs;
 }
 

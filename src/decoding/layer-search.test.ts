@@ -7,6 +7,7 @@ function search(layers: number, matter: readonly number[], seed = 1): LayerSearc
   const random = new Seeded(seed);
   return {
     layers,
+    usual: [0],
     agreement: async (kept) =>
       matter.filter((layer) => kept.includes(layer)).length / Math.max(1, matter.length),
     cost: (count) => (count + 2) / (layers + 2),
@@ -39,6 +40,13 @@ describe("the search", () => {
     expect((await searchLayers({ ...search(12, [5]), goOn: () => false })).tried).toBe(1);
     expect((await searchLayers({ ...search(12, [5]), goOn })).tried).toBe(3);
     expect(asked).toBe(3);
+  });
+
+  test("finds nothing worse than what is in use", async () => {
+    const usual = [2, 3, 9];
+    const { best, tried } = await searchLayers({ ...search(12, usual), usual, goOn: () => false });
+    expect(best.kept).toEqual(usual);
+    expect(tried).toBe(1);
   });
 
   test("of two layers keeps the one that matters", async () => {

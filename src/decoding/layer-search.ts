@@ -10,6 +10,8 @@ export interface LayerChoice {
 }
 
 export interface LayerSearch {
+  /** The choice in use: the search begins with it, so that it finds nothing worse. */
+  readonly usual: readonly number[];
   /** Of the model, at least 2. */
   readonly layers: number;
   /** How often these layers alone agree with the model. */
@@ -59,7 +61,12 @@ export async function searchLayers(search: LayerSearch): Promise<{ best: LayerCh
     failures = 0;
   };
 
-  const starts = [defaultDraftLayers(layers), all.slice(0, Math.floor(layers / 2)), all.slice(0, -least)];
+  const starts = [
+    search.usual,
+    defaultDraftLayers(layers),
+    all.slice(0, Math.floor(layers / 2)),
+    all.slice(0, -least),
+  ];
   for (let i = 0; i < RANDOM_STARTS; i++) {
     const share = LEAST_SKIPPED + random() * (MOST_SKIPPED - LEAST_SKIPPED);
     const skipped = new Set<number>();
