@@ -327,12 +327,16 @@ describe("--prompts", () => {
 test("an answer ends where it goes in circles, unless --max-tokens says how long it is", async () => {
   const endless = ["--model", tiny, "--raw", "--regex", "(xy){240}", "a"];
   const { code, stdout, stderr } = await outrider(endless);
-  expect(code).toBe(0);
+  expect(code).toBe(1); // half of what the pattern says is not what it says
+  expect(stderr).toContain("cut before it fits its schema, pattern or grammar");
   expect(stdout).toMatch(/^(xy){20,200}x?\n$/);
   expect(stderr).toContain("It goes in circles and was cut; --max-tokens");
   const whole = await outrider([...endless, "--max-tokens", "500"]);
   expect(whole).toMatchObject({ code: 0, stdout: `${"xy".repeat(240)}\n` });
-  expect(whole.stderr).not.toContain("circles");
+  expect(whole.stderr).toBe("");
+  const cut = await outrider([...endless, "--max-tokens", "5"]);
+  expect(cut.code).toBe(1);
+  expect(cut.stderr).toContain("cut before it fits");
 });
 
 test("several answers as text have their ids above them", async () => {

@@ -1,6 +1,6 @@
 // Clients that leave, engines that die, signals, several models: against the built server as a process.
 import { spawn } from "node:child_process";
-import { mkdirSync, mkdtempSync, writeFileSync } from "node:fs";
+import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import path from "node:path";
 import { describe, expect, test } from "vitest";
@@ -255,6 +255,7 @@ describe("models", () => {
     expect(response.status).toBe(422);
     expect(await response.json()).toMatchObject({ error: { code: "ERR_MODEL_FORMAT" } });
     expect((await server.post("/v1/completions", { prompt: "x", max_tokens: 1 })).status).toBe(200);
+    rmSync(broken);
   });
 
   test("are loaded as the command line says", async () => {

@@ -1,8 +1,9 @@
 import { createHash, randomUUID } from "node:crypto";
-import { mkdir, open, readFile, rename, rm, writeFile } from "node:fs/promises";
+import { open, readFile, rename, rm, writeFile } from "node:fs/promises";
 import os from "node:os";
 import path from "node:path";
 import { DraftMemory } from "../decoding/memory.js";
+import { createFolder } from "../hub/folder.js";
 import type { ModelSource } from "../weights/model-source.js";
 
 /** Fewer tokens than this are not worth a file. */
@@ -93,7 +94,7 @@ export class LearnedFile {
 
 /** Writes a file as a whole, with its folder: a reader finds the old one or the new one. */
 export async function replaceFile(file: string, contents: Uint8Array | string): Promise<void> {
-  await mkdir(path.dirname(file), { recursive: true });
+  await createFolder(path.dirname(file));
   const draft = `${file}.${randomUUID()}`;
   try {
     // What a model said may be private.

@@ -14,6 +14,12 @@ test("one line, with the option's name where the library knows another", () => {
   );
 });
 
+test("what is typed wrongly names the help of its command", () => {
+  const error = new CommanderError(1, "commander.unknownOption", "error: unknown option '--x'");
+  expect(describeFailure(error).line).toMatch(/; see outrider --help$/);
+  expect(describeFailure(error, "outrider chat").line).toMatch(/; see outrider chat --help$/);
+});
+
 test("exit codes", () => {
   const exitCode = (error: unknown) => describeFailure(error).exitCode;
   expect(exitCode(new CommanderError(1, "commander.unknownOption", "error: no\n(Did you mean --x?)"))).toBe(

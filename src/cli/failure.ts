@@ -52,10 +52,10 @@ export function locate(where: string, error: unknown): unknown {
 }
 
 /** One line for people, and the exit code: 2 bad usage, 3 bad model or file, 130 interrupted, 1 other. */
-export function describeFailure(error: unknown): { line: string; exitCode: number } {
+export function describeFailure(error: unknown, command = "outrider"): { line: string; exitCode: number } {
   if (error instanceof CommanderError) {
     const text = error.message.replace(/^error: /, "").replaceAll("\n", " ");
-    return { line: `error[ERR_BAD_REQUEST]: ${text}; see outrider --help`, exitCode: usage };
+    return { line: `error[ERR_BAD_REQUEST]: ${text}; see ${command} --help`, exitCode: usage };
   }
   if (error instanceof OutriderError) {
     const flag = error.param === undefined ? undefined : flags[error.param];
@@ -83,9 +83,12 @@ const flags: Readonly<Record<string, string>> = {
   memoryLimit: "--memory-limit",
 };
 
-/** Writes the error to stderr, with the stack under it for --debug; returns the exit code. */
-export function reportFailure(error: unknown, debug: boolean): number {
-  const { line, exitCode } = describeFailure(error);
+/**
+ * Writes the error to stderr, with the stack under it for --debug; returns the exit code. `command`: whose help says how
+ * it is used.
+ */
+export function reportFailure(error: unknown, debug: boolean, command?: string): number {
+  const { line, exitCode } = describeFailure(error, command);
   process.stderr.write(`${paint(process.stderr, "red", line)}\n`);
   if (debug && error instanceof Error) {
     const causes: unknown[] = [];

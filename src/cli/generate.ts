@@ -34,7 +34,10 @@ export async function generate(words: readonly string[], flags: GenerateFlags): 
   if (flags.upstream !== undefined) {
     const { answerUpstream, openUpstream } = await import("./upstream.js");
     const engine = openUpstream(flags.upstream, flags);
-    return answerAll(questions, flags, (question, signal) => answerUpstream(engine, question, flags, signal));
+    return answerAll(questions, flags, async (question, signal) => {
+      await answerUpstream(engine, question, flags, signal);
+      return 0;
+    });
   }
   await using model = await openModel(flags);
   return await answerAll(questions, flags, (question, signal) => answer(model, question, flags, signal));
@@ -43,32 +46,48 @@ export async function generate(words: readonly string[], flags: GenerateFlags): 
 function answerAll(
   questions: readonly Question[],
   flags: GenerateFlags,
-  answerOne: (question: Question, signal: AbortSignal) => Promise<void>,
+  answerOne: (question: Question, signal: AbortSignal) => Promise<number>,
 ): Promise<number> {
   return interruptible(async (signal) => {
+    let code = 0;
     for (const [i, question] of questions.entries()) {
       if (questions.length > 1 && !flags.json) {
         const title = `==> ${printable(String(question.id))} <==`; // as head and tail part files
         process.stdout.write(`${i > 0 ? "\n" : ""}${paint(process.stdout, "bold", title)}\n`);
       }
-      await answerOne(question, signal).catch((error: unknown) => {
+      const own = await answerOne(question, signal).catch((error: unknown) => {
         throw question.where === undefined ? error : locate(question.where, error);
       });
+      code = Math.max(code, own);
       if (signal.aborted) return interrupted;
     }
-    return 0;
+    return code;
   });
 }
 
-async function answer(model: Model, { id, prompt }: Question, flags: GenerateFlags, signal: AbortSignal) {
+/** Returns the exit code. */
+async function answer(
+  model: Model,
+  { id, prompt }: Question,
+  flags: GenerateFlags,
+  signal: AbortSignal,
+): Promise<number> {
   const options = { ...generateOptions(flags), raw: flags.raw, signal };
   if (flags.samples !== undefined) {
     const { showSamples } = await import("./show-samples.js");
-    return showSamples(model, id, prompt, { ...options, n: flags.samples, spread: flags.sampling }, flags);
+    await showSamples(model, id, prompt, { ...options, n: flags.samples, spread: flags.sampling }, flags);
+    return 0;
   }
   const run = model.generate(prompt, options);
-  if (flags.json) process.stdout.write(`${answerJson(id, model.info.name, await run.result, flags)}\n`);
-  else await showAnswer(run, flags);
+  if (flags.json) {
+    process.stdout.write(`${answerJson(id, model.info.name, await run.result, flags)}\n`);
+    return 0;
+  }
+  const { finishReason } = await showAnswer(run, flags);
+  if (options.guide === undefined || finishReason === "stop" || signal.aborted) return 0;
+  // In text nothing else tells that half an object is no object.
+  process.stderr.write("The answer was cut before it fits its schema, pattern or grammar.\n");
+  return 1;
 }
 
 async function collect(words: readonly string[], flags: GenerateFlags): Promise<Question[]> {

@@ -20,11 +20,16 @@ for (const stream of [process.stdout, process.stderr])
     process.exit(1);
   });
 
+const program = commandLine(version());
 try {
-  await commandLine(version()).parseAsync();
+  await program.parseAsync();
 } catch (error) {
   if (error instanceof OutriderError && error.code === "ERR_ABORTED") process.exitCode = interrupted;
   else if (error instanceof CommanderError && error.exitCode === 0)
     process.exitCode = 0; // --help, --version
-  else process.exitCode = reportFailure(error, process.argv.includes("--debug"));
+  else {
+    const command = program.commands.find((one) => one.name() === process.argv[2]);
+    const name = command && `outrider ${command.name()}`;
+    process.exitCode = reportFailure(error, process.argv.includes("--debug"), name);
+  }
 }

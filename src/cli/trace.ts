@@ -8,6 +8,7 @@ import { interrupted, usageError } from "./failure.js";
 import { interruptible } from "./interrupt.js";
 import { openModel } from "./open-model.js";
 import { type AnswerFlags, generateOptions } from "./options.js";
+import { wrap } from "./table.js";
 import { paint, printable } from "./terminal.js";
 
 export interface TraceFlags extends AnswerFlags {
@@ -45,7 +46,9 @@ export async function trace(words: readonly string[], flags: TraceFlags): Promis
     if (signal.aborted) return interrupted;
     const result = await run.result;
     const { strategy } = result;
-    if (asTable && !flags.quiet) stdout.write(`${paint(stdout, "dim", summary(result, flags.maxTokens))}\n`);
+    if (asTable && !flags.quiet)
+      for (const line of wrap(summary(result, flags.maxTokens)))
+        stdout.write(`${paint(stdout, "dim", line)}\n`);
     if (file === undefined) return 0;
     const tokens = ids.map((id) => ({ id, text: textOf([id]) }));
     const title = `${strategy}: ${ids.length} tokens in ${passes.length} passes`;

@@ -4,7 +4,6 @@
  */
 import {
   lstat,
-  mkdir,
   readdir,
   readFile,
   readlink,
@@ -17,6 +16,7 @@ import {
 } from "node:fs/promises";
 import { dirname, join, relative, resolve, sep } from "node:path";
 import { OutriderError, quote } from "../errors.js";
+import { createFolder } from "./folder.js";
 import type { HubName } from "./name.js";
 
 export function repositoryFolder(cache: string, repository: string): string {
@@ -37,7 +37,7 @@ export async function writeRef(folder: string, revision: string, commit: string)
   if (revision === commit) return;
   const path = join(folder, "refs", revision);
   if ((await readFile(path, "utf8").catch(() => "")) === commit) return;
-  await mkdir(dirname(path), { recursive: true });
+  await createFolder(dirname(path));
   await writeAtomically(path, commit);
 }
 
@@ -64,7 +64,7 @@ export async function snapshotFiles(snapshot: string): Promise<string[]> {
 export async function link(folder: string, commit: string, name: string, hash: string): Promise<string> {
   const snapshot = snapshotPath(folder, commit);
   const path = join(snapshot, name);
-  await mkdir(dirname(path), { recursive: true });
+  await createFolder(dirname(path));
   // A folder on the way may be a link that somebody else put there.
   const real = await realpath(dirname(path));
   const inside = await realpath(snapshot);

@@ -4,11 +4,12 @@
  * gets its name when all of it has the hash that the hub gave.
  */
 import { createHash } from "node:crypto";
-import { type FileHandle, mkdir, open, readFile, rename, rm, stat, statfs } from "node:fs/promises";
+import { type FileHandle, open, readFile, rename, rm, stat, statfs } from "node:fs/promises";
 import type { IncomingMessage } from "node:http";
 import { basename, dirname, join } from "node:path";
 import { OutriderError, quote } from "../errors.js";
 import { blobPath } from "./cache.js";
+import { createFolder } from "./folder.js";
 import { withLock } from "./lock.js";
 import type { HubFile, Repository } from "./repository.js";
 import { aborted, defaultPatience, networkError, type Patience, pause, requestHub } from "./request.js";
@@ -38,7 +39,7 @@ export async function downloadBlob(
   if (await hasSize(blob, file.size)) return options.onBytes?.(file.size);
   const lock = join(dirname(folder), ".locks", basename(folder), `${file.hash.value}.outrider.lock`);
   try {
-    await mkdir(dirname(blob), { recursive: true });
+    await createFolder(dirname(blob));
     await withLock(lock, options.signal, async () => {
       if (await hasSize(blob, file.size)) return options.onBytes?.(file.size); // another process was faster
       await rm(blob, { force: true }); // damaged

@@ -1,6 +1,7 @@
-import { link, mkdir, readFile, rename, rm, stat, writeFile } from "node:fs/promises";
+import { link, readFile, rename, rm, stat, writeFile } from "node:fs/promises";
 import { hostname } from "node:os";
 import { dirname } from "node:path";
+import { createFolder } from "./folder.js";
 import { pause } from "./request.js";
 
 const POLL_MS = 200;
@@ -17,7 +18,7 @@ export async function withLock<T>(
   signal: AbortSignal | undefined,
   work: () => Promise<T>,
 ): Promise<T> {
-  await mkdir(dirname(path), { recursive: true });
+  await createFolder(dirname(path));
   const mine = `${process.pid} ${++counter} ${hostname()}`;
   const draft = `${path}.${process.pid}.${counter}`;
   await writeFile(draft, mine);

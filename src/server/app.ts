@@ -75,21 +75,24 @@ export function createApp(options: AppOptions): Hono<Env> {
     } catch (error) {
       c.res = fail(c, error);
     }
-    // Of a stream this is its beginning.
     const { status } = c.res;
     const route = routes.some(({ path }) => path === c.req.path) ? c.req.path : "other";
     metrics.http(route, status);
-    log.info(
-      {
-        requestId,
-        method: c.req.method,
-        route,
-        status,
-        model: c.get("model"),
-        ms: performance.now() - started,
-      },
-      "request",
-    );
+    const record = () =>
+      log.info(
+        {
+          requestId,
+          method: c.req.method,
+          route,
+          status,
+          model: c.get("model"),
+          ms: performance.now() - started,
+        },
+        "request",
+      );
+    // The status may be that of a stream that only begins.
+    if (c.env.outgoing) c.env.outgoing.once("close", record);
+    else record();
   });
 
   for (const route of routes) {
