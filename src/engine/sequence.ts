@@ -1,6 +1,9 @@
 import type { DraftRun } from "./draft-layers.js";
 import type { Code, Sampling } from "./sampling.js";
 
+/** Positions that texts take from the cache at a time. */
+export { blockSize } from "../runtime/kv-cache.js";
+
 /** Most tokens that one step may take. */
 export const maxStep = 64;
 /** Most rows of a pass whose logits are wanted, over all its steps; untouched rows of the logits take no memory. */

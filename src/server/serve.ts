@@ -127,7 +127,7 @@ export async function serve(options: ServeOptions): Promise<Server> {
   let closing: Promise<void> | undefined;
   const close = async () => {
     stopping = true;
-    log.info({ answers: answering.size }, "stopping");
+    if (loaded) log.info({ answers: answering.size }, "stopping");
     const ended = new Promise<void>((resolve) => http.close(() => resolve()));
     http.closeIdleConnections();
     // A connection whose answer is over is idle, and would be kept for the client's next request. Node finds it idle a
@@ -138,7 +138,7 @@ export async function serve(options: ServeOptions): Promise<Server> {
     await ended;
     clearTimeout(timer);
     await models.close();
-    log.info("stopped");
+    if (loaded) log.info("stopped");
   };
   const server: Server = {
     url,
