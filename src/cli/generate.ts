@@ -1,4 +1,5 @@
-import { text as readAll } from "node:stream/consumers";
+import { isUtf8 } from "node:buffer";
+import { buffer as readBytes } from "node:stream/consumers";
 import type { Model, Prompt, SampleSpread } from "../index.js";
 import { answerJson, showAnswer } from "./answer.js";
 import { interrupted, locate, usageError } from "./failure.js";
@@ -105,5 +106,8 @@ async function collect(words: readonly string[], flags: GenerateFlags): Promise<
 
 async function fromStdin(): Promise<string> {
   if (process.stdin.isTTY) throw usageError('there is no prompt; give one: outrider "Why is the sky blue?"');
-  return (await readAll(process.stdin)).replace(/\r?\n$/, "");
+  const bytes = await readBytes(process.stdin);
+  if (!isUtf8(bytes))
+    process.stderr.write("warning: the input is not UTF-8, what is not was replaced by U+FFFD\n");
+  return bytes.toString("utf8").replace(/\r?\n$/, "");
 }

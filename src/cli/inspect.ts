@@ -159,6 +159,9 @@ function asText(
 /** Characters shown of a value that is text: a chat template may have thousands. */
 const MOST_SHOWN = 60;
 
+/** Longer lists, vocabularies for one, are told by their length in JSON too. */
+const MOST_LISTED = 64;
+
 /** A line for a value; arrays by their length, which may be that of a vocabulary. */
 export function shortValue(value: MetadataValue): string {
   if (typeof value === "string") {
@@ -215,7 +218,10 @@ function asJson(
   instructionSets: InstructionSets,
 ): string {
   const metadata = Object.fromEntries(
-    [...file.metadata].map(([key, value]) => [key, typeof value === "object" ? shortValue(value) : value]),
+    [...file.metadata].map(([key, value]) => [
+      key,
+      typeof value !== "object" ? value : value.length <= MOST_LISTED ? Array.from(value) : shortValue(value),
+    ]),
   );
   return JSON.stringify(
     {

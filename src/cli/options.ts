@@ -135,7 +135,7 @@ export function answerOptions(command: Command): Command {
     .addOption(
       new Option(
         "--strategy <name>",
-        "how drafts are made; never changes the output (default: auto)",
+        "how drafts are made; never changes the output, but with --verify rejection (default: auto)",
       ).choices(strategyNames),
     )
     .addOption(
