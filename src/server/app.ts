@@ -90,8 +90,8 @@ export function createApp(options: AppOptions): Hono<Env> {
         },
         "request",
       );
-    // The status may be that of a stream that only begins.
-    if (c.env.outgoing) c.env.outgoing.once("close", record);
+    // The status may be that of a stream that only begins; who left has closed it before.
+    if (c.env.outgoing && !c.env.outgoing.closed) c.env.outgoing.once("close", record);
     else record();
   });
 
