@@ -1,4 +1,5 @@
-import { closeSync, openSync, writeFileSync } from "node:fs";
+import { accessSync, constants, existsSync, writeFileSync } from "node:fs";
+import { dirname } from "node:path";
 import { locateModel } from "../api/locate-model.js";
 import { Engine } from "../engine/engine.js";
 import { embeddedModel, type Model, type Strategy } from "../index.js";
@@ -85,7 +86,7 @@ export async function bench(flags: BenchFlags): Promise<number> {
 /** Refuses a page that could not be written before it is worked for. */
 function checkWritable(file: string): void {
   try {
-    closeSync(openSync(file, "a"));
+    accessSync(existsSync(file) ? file : dirname(file), constants.W_OK);
   } catch (error) {
     throw cannotWrite(file, error);
   }

@@ -49,16 +49,16 @@ export async function measureTogether(
     together: () => Promise<GenerationResult[]>,
   ): Promise<Together> => {
     onSize?.(kind, size);
-    const works = { alone: () => inTurn(alone), together };
+    const sides = { alone: () => inTurn(alone), together };
     await together(); // warm-up
     const speeds: number[] = [];
     const speedups: number[] = [];
     let exact = 0;
     for (let repetition = 0; repetition < repetitions; repetition++) {
-      const order = repetition % 2 ? (["together", "alone"] as const) : (["alone", "together"] as const);
-      const first = await timed(works[order[0]]);
-      const second = await timed(works[order[1]]);
-      const [single, joined] = order[0] === "alone" ? [first, second] : [second, first];
+      const measured = {} as Record<keyof typeof sides, Awaited<ReturnType<typeof timed>>>;
+      for (const side of repetition % 2 ? (["together", "alone"] as const) : (["alone", "together"] as const))
+        measured[side] = await timed(sides[side]);
+      const { alone: single, together: joined } = measured;
       const tokens = joined.results.reduce((sum, r) => sum + r.tokens.length, 0);
       speeds.push((1000 * tokens) / joined.ms);
       speedups.push(single.ms / joined.ms);

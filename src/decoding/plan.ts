@@ -151,13 +151,13 @@ export function adaptiveLength(
       others = shared === undefined ? 0 : shared.rows + shared.filled - pass.length;
       const single = costs.ms(1, past);
       const right = pass.emitted - 1;
-      const draftCost = single === undefined ? 0 : pass.draftMs / single;
+      const spent = single === undefined ? 0 : pass.draftMs / single;
       // A drafter that runs a model has done so even if it proposes nothing.
-      const tried = pass.proposed > 0 || (!isLight && draftCost > FREE_DRAFT);
+      const tried = pass.proposed > 0 || (!isLight && spent > FREE_DRAFT);
       if (shared !== undefined) sharedPasses++;
       if (shared !== undefined && tried && single !== undefined) {
         const rows = costs.relative(shared.rows, past) - costs.relative(shared.rows - pass.drafted, past);
-        sharedGain = RATE_KEPT * sharedGain + right - rate() * (rows + draftCost);
+        sharedGain = RATE_KEPT * sharedGain + right - rate() * (rows + spent);
       }
       tokens = RATE_KEPT * tokens + pass.emitted;
       cost =
@@ -166,7 +166,7 @@ export function adaptiveLength(
         (shared === undefined
           ? costs.relative(Math.min(pass.drafted + 1, costs.maxLength), past)
           : costs.relative(shared.rows, past) / texts) +
-        draftCost;
+        spent;
       claimed = TRUST_KEPT * claimed + stake;
       accepted = TRUST_KEPT * accepted + right;
       idle = tried ? 0 : idle + 1;

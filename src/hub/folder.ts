@@ -6,17 +6,16 @@ import path from "node:path";
  * that an existing folder exists, as /proc does.
  */
 export async function createFolder(folder: string): Promise<void> {
-  const create = (unless: (code: string | undefined) => boolean) =>
-    mkdir(folder).then(
-      () => true,
-      (error: NodeJS.ErrnoException) => {
-        if (error.code === "EEXIST") return true;
-        if (unless(error.code)) return false;
-        throw error;
-      },
-    );
+  const create = () =>
+    mkdir(folder).catch((error: NodeJS.ErrnoException) => {
+      if (error.code !== "EEXIST") throw error;
+    });
   const above = path.dirname(folder);
-  if (await create((code) => code === "ENOENT" && above !== folder)) return;
-  await createFolder(above);
-  await create(() => false);
+  try {
+    await create();
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code !== "ENOENT" || above === folder) throw error;
+    await createFolder(above);
+    await create();
+  }
 }

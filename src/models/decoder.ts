@@ -83,6 +83,19 @@ export function residualLayers(
   return x;
 }
 
+/** Parts that are given what they read normalised, attention by `attn_norm`, what follows it by `ffn_norm`. */
+export function preNorm(
+  b: ProgramBuilder,
+  c: DecoderConfig,
+  norm: typeof rmsNorm,
+  { attend, feed }: ResidualParts,
+): ResidualParts {
+  return {
+    attend: (x, layer, i) => attend(norm(b, c, layer, "attn_norm", x), layer, i),
+    feed: (x, layer, i) => feed(norm(b, c, layer, "ffn_norm", x), layer, i),
+  };
+}
+
 /** How many positions a row sees; undefined or 0 in the file: all. */
 export function readWindow(m: Metadata, fallback = 0): number {
   return m.integer("attention.sliding_window", 0, 2 ** 31 - 1, fallback);

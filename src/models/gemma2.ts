@@ -8,6 +8,7 @@ import {
   gatedFeedForward,
   isLocal,
   logits,
+  preNorm,
   readDecoder,
   readWindow,
   residualLayers,
@@ -45,9 +46,8 @@ export const gemma2: Architecture<Gemma2Config> = {
 
   program(b, c, w) {
     const rotary = rotaryAngles(b, c.rotary);
-    const x = residualLayers(b, c, w, embedding(b, c, w, Math.sqrt(c.width)), {
-      attend: (x, layer, i) => {
-        const h = rmsNorm(b, c, layer, "attn_norm", x);
+    const parts = preNorm(b, c, rmsNorm, {
+      attend: (h, layer, i) => {
         const attended = attention(b, c, layer, i, h, {
           rotary,
           pairs: "halves",
@@ -57,12 +57,12 @@ export const gemma2: Architecture<Gemma2Config> = {
         });
         return rmsNorm(b, c, layer, "post_attention_norm", attended);
       },
-      feed: (x, layer) => {
-        const f = rmsNorm(b, c, layer, "ffn_norm", x);
+      feed: (f, layer) => {
         const fed = gatedFeedForward(b, c, layer, f, { activation: "gelu" });
         return rmsNorm(b, c, layer, "post_ffw_norm", fed);
       },
     });
+    const x = residualLayers(b, c, w, embedding(b, c, w, Math.sqrt(c.width)), parts);
     const last = rmsNorm(b, c, w, "output_norm", b.selectOutputs(x));
     return logits(b, c, w, last, { softCap: c.logitCap });
   },

@@ -8,6 +8,7 @@ import {
   gatedFeedForward,
   isLocal,
   logits,
+  preNorm,
   readDecoder,
   readWindow,
   residualLayers,
@@ -48,10 +49,9 @@ export const gemma3: Architecture<Gemma3Config> = {
   program(b, c, w) {
     const global = rotaryAngles(b, c.rotary);
     const local = rotaryAngles(b, c.localRotary);
-    const x = residualLayers(b, c, w, embedding(b, c, w, Math.sqrt(c.width)), {
-      attend: (x, layer, i) => {
+    const parts = preNorm(b, c, rmsNorm, {
+      attend: (h, layer, i) => {
         const windowed = isLocal(i, c.period);
-        const h = rmsNorm(b, c, layer, "attn_norm", x);
         const attended = attention(b, c, layer, i, h, {
           rotary: windowed ? local : global,
           pairs: "halves",
@@ -61,12 +61,12 @@ export const gemma3: Architecture<Gemma3Config> = {
         });
         return rmsNorm(b, c, layer, "post_attention_norm", attended);
       },
-      feed: (x, layer) => {
-        const f = rmsNorm(b, c, layer, "ffn_norm", x);
+      feed: (f, layer) => {
         const fed = gatedFeedForward(b, c, layer, f, { activation: "gelu" });
         return rmsNorm(b, c, layer, "post_ffw_norm", fed);
       },
     });
+    const x = residualLayers(b, c, w, embedding(b, c, w, Math.sqrt(c.width)), parts);
     const last = rmsNorm(b, c, w, "output_norm", b.selectOutputs(x));
     return logits(b, c, w, last, { softCap: c.logitCap });
   },

@@ -8,6 +8,7 @@ import {
   feedForward,
   layerNorm,
   logits,
+  preNorm,
   readDecoder,
   residualLayers,
 } from "./decoder.js";
@@ -19,16 +20,11 @@ export const gpt2: Architecture<DecoderConfig> = {
 
   program(b, c, w) {
     const positions = w.matrix("position_embd.weight", c.context, c.width);
-    const x = residualLayers(b, c, w, b.add(embedding(b, c, w), b.embedPositions(positions)), {
-      attend: (x, layer, i) => {
-        const h = layerNorm(b, c, layer, "attn_norm", x);
-        return attention(b, c, layer, i, h, { fused: true, bias: "all" });
-      },
-      feed: (x, layer) => {
-        const f = layerNorm(b, c, layer, "ffn_norm", x);
-        return feedForward(b, c, layer, f);
-      },
+    const parts = preNorm(b, c, layerNorm, {
+      attend: (h, layer, i) => attention(b, c, layer, i, h, { fused: true, bias: "all" }),
+      feed: (f, layer) => feedForward(b, c, layer, f),
     });
+    const x = residualLayers(b, c, w, b.add(embedding(b, c, w), b.embedPositions(positions)), parts);
     return logits(b, c, w, layerNorm(b, c, w, "output_norm", b.selectOutputs(x)));
   },
 };

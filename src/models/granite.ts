@@ -7,6 +7,7 @@ import {
   embedding,
   gatedFeedForward,
   logits,
+  preNorm,
   readDecoder,
   residualLayers,
   rmsNorm,
@@ -43,22 +44,18 @@ export const granite: Architecture<GraniteConfig> = {
   program(b, c, w) {
     const factors = c.rotary && w.optionalVector("rope_freqs.weight", c.rotary.dims / 2);
     const rotary = c.rotary && rotaryAngles(b, c.rotary, factors);
-    const x = residualLayers(b, c, w, embedding(b, c, w, c.embeddingScale), {
-      attend: (x, layer, i) => {
-        const h = rmsNorm(b, c, layer, "attn_norm", x);
-        return attention(b, c, layer, i, h, {
+    const parts = preNorm(b, c, rmsNorm, {
+      attend: (h, layer, i) =>
+        attention(b, c, layer, i, h, {
           rotary,
           pairs: "interleaved",
           bias: "optional",
           scale: c.attentionScale,
           outputScale: c.residualScale,
-        });
-      },
-      feed: (x, layer) => {
-        const f = rmsNorm(b, c, layer, "ffn_norm", x);
-        return gatedFeedForward(b, c, layer, f, { outputScale: c.residualScale });
-      },
+        }),
+      feed: (f, layer) => gatedFeedForward(b, c, layer, f, { outputScale: c.residualScale }),
     });
+    const x = residualLayers(b, c, w, embedding(b, c, w, c.embeddingScale), parts);
     const last = rmsNorm(b, c, w, "output_norm", b.selectOutputs(x));
     return logits(b, c, w, last, { scale: 1 / c.logitDivisor });
   },

@@ -11,6 +11,7 @@ import {
   expertFeedForward,
   gatedFeedForward,
   logits,
+  preNorm,
   readDecoder,
   readExperts,
   readWindow,
@@ -42,17 +43,15 @@ export const llama: Architecture<LlamaConfig> = {
   program(b, c, w) {
     const factors = w.optionalVector("rope_freqs.weight", c.rotary.dims / 2);
     const rotary = rotaryAngles(b, c.rotary, factors);
-    const x = residualLayers(b, c, w, embedding(b, c, w), {
-      attend: (x, layer, i) => {
-        const h = rmsNorm(b, c, layer, "attn_norm", x);
+    const parts = preNorm(b, c, rmsNorm, {
+      attend: (h, layer, i) => {
         const options = { rotary, pairs: "interleaved", bias: "optional", window: c.window } as const;
         return attention(b, c, layer, i, h, options);
       },
-      feed: (x, layer) => {
-        const f = rmsNorm(b, c, layer, "ffn_norm", x);
-        return c.experts ? expertFeedForward(b, c, layer, f, c.experts) : gatedFeedForward(b, c, layer, f);
-      },
+      feed: (f, layer) =>
+        c.experts ? expertFeedForward(b, c, layer, f, c.experts) : gatedFeedForward(b, c, layer, f),
     });
+    const x = residualLayers(b, c, w, embedding(b, c, w), parts);
     return logits(b, c, w, rmsNorm(b, c, w, "output_norm", b.selectOutputs(x)));
   },
 };

@@ -8,6 +8,7 @@ import {
   embedding,
   gatedFeedForward,
   logits,
+  preNorm,
   readDecoder,
   readWindow,
   residualLayers,
@@ -40,17 +41,14 @@ export const phi3: Architecture<Phi3Config> = {
     const long = w.optionalVector("rope_factors_long.weight", pairs);
     const short = w.optionalVector("rope_factors_short.weight", pairs);
     const rotary = rotaryAngles(b, c.rotary, b.maxPosition > c.originalContext ? long : short);
-    const x = residualLayers(b, c, w, embedding(b, c, w), {
-      attend: (x, layer, i) => {
-        const h = rmsNorm(b, c, layer, "attn_norm", x);
+    const parts = preNorm(b, c, rmsNorm, {
+      attend: (h, layer, i) => {
         const options = { rotary, pairs: "halves", fused: true, window: c.window } as const;
         return attention(b, c, layer, i, h, options);
       },
-      feed: (x, layer) => {
-        const f = rmsNorm(b, c, layer, "ffn_norm", x);
-        return gatedFeedForward(b, c, layer, f, { fused: true });
-      },
+      feed: (f, layer) => gatedFeedForward(b, c, layer, f, { fused: true }),
     });
+    const x = residualLayers(b, c, w, embedding(b, c, w), parts);
     return logits(b, c, w, rmsNorm(b, c, w, "output_norm", b.selectOutputs(x)));
   },
 };

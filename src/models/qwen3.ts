@@ -7,6 +7,7 @@ import {
   embedding,
   gatedFeedForward,
   logits,
+  preNorm,
   readDecoder,
   residualLayers,
   rmsNorm,
@@ -27,16 +28,11 @@ export const qwen3: Architecture<Qwen3Config> = {
 
   program(b, c, w) {
     const rotary = rotaryAngles(b, c.rotary);
-    const x = residualLayers(b, c, w, embedding(b, c, w), {
-      attend: (x, layer, i) => {
-        const h = rmsNorm(b, c, layer, "attn_norm", x);
-        return attention(b, c, layer, i, h, { rotary, pairs: "halves", qkNorm: "head" });
-      },
-      feed: (x, layer) => {
-        const f = rmsNorm(b, c, layer, "ffn_norm", x);
-        return gatedFeedForward(b, c, layer, f);
-      },
+    const parts = preNorm(b, c, rmsNorm, {
+      attend: (h, layer, i) => attention(b, c, layer, i, h, { rotary, pairs: "halves", qkNorm: "head" }),
+      feed: (f, layer) => gatedFeedForward(b, c, layer, f),
     });
+    const x = residualLayers(b, c, w, embedding(b, c, w), parts);
     return logits(b, c, w, rmsNorm(b, c, w, "output_norm", b.selectOutputs(x)));
   },
 };

@@ -8,6 +8,7 @@ import {
   embedding,
   expertFeedForward,
   logits,
+  preNorm,
   readDecoder,
   readExperts,
   residualLayers,
@@ -32,16 +33,11 @@ export const qwen3moe: Architecture<Qwen3MoeConfig> = {
 
   program(b, c, w) {
     const rotary = rotaryAngles(b, c.rotary);
-    const x = residualLayers(b, c, w, embedding(b, c, w), {
-      attend: (x, layer, i) => {
-        const h = rmsNorm(b, c, layer, "attn_norm", x);
-        return attention(b, c, layer, i, h, { rotary, pairs: "halves", qkNorm: "head" });
-      },
-      feed: (x, layer) => {
-        const f = rmsNorm(b, c, layer, "ffn_norm", x);
-        return expertFeedForward(b, c, layer, f, c.experts);
-      },
+    const parts = preNorm(b, c, rmsNorm, {
+      attend: (h, layer, i) => attention(b, c, layer, i, h, { rotary, pairs: "halves", qkNorm: "head" }),
+      feed: (f, layer) => expertFeedForward(b, c, layer, f, c.experts),
     });
+    const x = residualLayers(b, c, w, embedding(b, c, w), parts);
     return logits(b, c, w, rmsNorm(b, c, w, "output_norm", b.selectOutputs(x)));
   },
 };

@@ -8,6 +8,7 @@ import {
   gatedFeedForward,
   isLocal,
   logits,
+  preNorm,
   readDecoder,
   residualLayers,
   rmsNorm,
@@ -31,17 +32,14 @@ export const smollm3: Architecture<SmolLm3Config> = {
 
   program(b, c, w) {
     const rotary = rotaryAngles(b, c.rotary);
-    const x = residualLayers(b, c, w, embedding(b, c, w), {
-      attend: (x, layer, i) => {
-        const h = rmsNorm(b, c, layer, "attn_norm", x);
+    const parts = preNorm(b, c, rmsNorm, {
+      attend: (h, layer, i) => {
         const angles = isLocal(i, period) ? rotary : undefined;
         return attention(b, c, layer, i, h, { rotary: angles, pairs: "interleaved", bias: "optional" });
       },
-      feed: (x, layer) => {
-        const f = rmsNorm(b, c, layer, "ffn_norm", x);
-        return gatedFeedForward(b, c, layer, f);
-      },
+      feed: (f, layer) => gatedFeedForward(b, c, layer, f),
     });
+    const x = residualLayers(b, c, w, embedding(b, c, w), parts);
     return logits(b, c, w, rmsNorm(b, c, w, "output_norm", b.selectOutputs(x)));
   },
 };

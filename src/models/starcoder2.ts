@@ -8,6 +8,7 @@ import {
   feedForward,
   layerNorm,
   logits,
+  preNorm,
   readDecoder,
   readWindow,
   residualLayers,
@@ -30,17 +31,14 @@ export const starcoder2: Architecture<Starcoder2Config> = {
 
   program(b, c, w) {
     const rotary = rotaryAngles(b, c.rotary);
-    const x = residualLayers(b, c, w, embedding(b, c, w), {
-      attend: (x, layer, i) => {
-        const h = layerNorm(b, c, layer, "attn_norm", x);
+    const parts = preNorm(b, c, layerNorm, {
+      attend: (h, layer, i) => {
         const options = { rotary, pairs: "halves", bias: "all", window: c.window } as const;
         return attention(b, c, layer, i, h, options);
       },
-      feed: (x, layer) => {
-        const f = layerNorm(b, c, layer, "ffn_norm", x);
-        return feedForward(b, c, layer, f);
-      },
+      feed: (f, layer) => feedForward(b, c, layer, f),
     });
+    const x = residualLayers(b, c, w, embedding(b, c, w), parts);
     return logits(b, c, w, layerNorm(b, c, w, "output_norm", b.selectOutputs(x)));
   },
 };
