@@ -200,6 +200,22 @@ function goodPass(): WholePass {
     masks: Int32Array.of(0b1010, 0, -1, 0b11110000),
     top: 4,
     wantLogits: true,
+    follow: 0,
+    ends: Int32Array.of(3, -1),
+  };
+}
+
+/** One row, drawn by noise, of a sequence of two blocks, and as many passes behind it as there is place for. */
+function followedPass(): NativePass & Required<Pick<NativePass, "follow" | "ends">> {
+  return {
+    rows: Int32Array.of(3, 0, 20, -1, 52, 1),
+    tables: Int32Array.of(1, 3),
+    tableOffsets: Int32Array.of(0, 2),
+    settings: Float64Array.of(1.5, 0, 1, 0, 8),
+    top: 3,
+    wantLogits: false,
+    follow: 11,
+    ends: new Int32Array(0),
   };
 }
 
@@ -394,6 +410,95 @@ describe("what the core is handed", () => {
     damage(pass);
     expect(await codeOf(() => run(program, pass))).toBe("ERR_PROGRAM");
     expect(await codeOf(() => run(program, goodPass()))).toBeUndefined();
+  });
+
+  test("passes that follow are those asked for one by one, until a token that ends them", async () => {
+    const parts = await goodParts();
+    const program = core.createProgram(parts.core, parts.spec);
+    for (const codes of [undefined, Float64Array.of(0.3, 2 ** -53)]) {
+      const first = { ...followedPass(), ...(codes && { codes }) };
+      const all = await run(program, first);
+      expect(all.tokens).toHaveLength(12);
+      const names = [
+        "tokens",
+        "logprobs",
+        "topTokens",
+        "topLogprobs",
+        ...(codes ? ["codes" as const] : []),
+      ] as const;
+      const single: Record<string, number[]> = Object.fromEntries(names.map((name) => [name, []]));
+      let code = codes;
+      for (let i = 0, token = 3; i < 12; i++) {
+        const pass = { ...first, follow: 0, rows: Int32Array.of(token, 0, 20 + i, -1, 52 + i, 1) };
+        const result = await run(program, { ...pass, ...(code && { codes: code }) });
+        for (const name of names) single[name]!.push(...result[name]!);
+        token = result.tokens[0]!;
+        code = result.codes as typeof code;
+      }
+      for (const name of names) expect([...all[name]!], name).toEqual(single[name]);
+      for (const last of [0, 5]) {
+        const ends = Int32Array.of(vocab + 7, all.tokens[last]!);
+        const ended = await run(program, { ...first, ends });
+        expect(ended.tokens).toEqual(all.tokens.subarray(0, all.tokens.indexOf(ends[1]!) + 1));
+      }
+    }
+  });
+
+  const follows: Record<string, (pass: ReturnType<typeof followedPass>) => void> = {
+    "more passes than the table has cells for": (p) => Object.assign(p, { follow: 12 }),
+    "more than any": (p) => Object.assign(p, { follow: 2 ** 31 - 1 }),
+    "fewer than none": (p) => Object.assign(p, { follow: -1 }),
+    "half a pass": (p) => Object.assign(p, { follow: 0.5 }),
+    "a row elsewhere": (p) => p.rows.set([53], 4),
+    "a row that nothing is drawn from": (p) =>
+      Object.assign(p, { rows: p.rows.with(5, 0), settings: new Float64Array(0) }),
+    "two rows": (p) => Object.assign(p, { rows: Int32Array.of(...p.rows, 4, 0, 21, 0, 53, 0) }),
+    "a mask": (p) => Object.assign(p, { maskOf: Int32Array.of(-1), masks: new Int32Array(0) }),
+    scores: (p) => Object.assign(p, { scored: Int32Array.of(1) }),
+    logits: (p) => Object.assign(p, { wantLogits: true }),
+    adjustments: (p) =>
+      Object.assign(p, {
+        adjustOffsets: Int32Array.of(0, 1),
+        adjustTokens: Int32Array.of(1),
+        adjustRepetition: Float32Array.of(1),
+        adjustAdd: Float32Array.of(1),
+      }),
+    "no tokens that end": (p) => Object.assign(p, { ends: undefined }),
+    "a table that ends with the program's positions": (p) => {
+      p.rows.set([3, 0, 60, -1, 60, 1]);
+      p.tables = Int32Array.of(0, 1, 2, 3, 4);
+      p.tableOffsets = Int32Array.of(0, 5);
+      p.rows.set([3 * 16 + 12], 4);
+      p.follow = 4;
+    },
+  };
+  test.each(Object.entries(follows))("to follow %s is refused", async (_, damage) => {
+    const parts = await goodParts();
+    const program = core.createProgram(parts.core, parts.spec);
+    const pass = followedPass();
+    expect(await codeOf(() => run(program, pass))).toBeUndefined();
+    damage(pass);
+    expect(await codeOf(() => run(program, pass))).toBe("ERR_PROGRAM");
+    if (pass.follow === 4) expect(await codeOf(() => run(program, { ...pass, follow: 3 }))).toBeUndefined();
+  });
+
+  test("a token drawn that is no input, and a pass that fails, end what follows", async () => {
+    const parts = await goodParts();
+    const all = await run(core.createProgram(parts.core, parts.spec), followedPass());
+    const beyond = Math.max(...all.tokens);
+    const few = core.createProgram(parts.core, { ...parts.spec, tokens: beyond });
+    const at = all.tokens.indexOf(beyond);
+    expect((await run(few, followedPass())).tokens).toEqual(all.tokens.subarray(0, at + 1));
+    const bytes = fileBytes("F16", 64, width, new Seeded(4));
+    new Uint16Array(bytes.buffer).set([0x7e00], width * 22);
+    const poisoned = emptyWeight("F16", 64, width);
+    await core.packWeight(poisoned, bytes, 0);
+    const weights = parts.weights.with(12, poisoned);
+    const program = core.createProgram(parts.core, { ...parts.spec, weights });
+    const good = await run(program, followedPass());
+    expect(good.tokens).toHaveLength(2);
+    const rows = Int32Array.of(good.tokens[1]!, 0, 22, -1, 54, 1);
+    expect(await codeOf(() => run(program, { ...followedPass(), follow: 0, rows }))).toBe("ERR_RUNTIME_NAN");
   });
 
   const op = (p: Parts, index: number, field: number, value: number) =>

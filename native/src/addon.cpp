@@ -424,11 +424,15 @@ napi_value run(napi_env env, napi_callback_info i) {
     const Typed<int32_t> masks = int32s(env, property(env, s, "masks"));
     in->masks.assign(masks.data, masks.data + masks.length);
   }
+  if (const napi_value follow = optional(env, s, "follow")) {
+    in->follow = int32(env, follow);
+    in->ends = vectorOf(int32s(env, property(env, s, "ends")));
+  }
   in->top = int32(env, property(env, s, "top"));
   in->wantLogits = boolean(env, property(env, s, "wantLogits"));
   auto out = std::make_shared<RunOutput>();
   auto job = std::make_unique<Job>();
-  job->work = [program, in, out, cancelled] { *out = program->run(*in, *cancelled); };
+  job->work = [program, in, out, cancelled] { *out = program->run(std::move(*in), *cancelled); };
   job->result = [out](napi_env e) {
     napi_value object, finished;
     check(e, napi_create_object(e, &object));

@@ -62,6 +62,11 @@ void forSteps(Range tiles, int rows, size_t rowBytes, Step step) {
 MatmulFn product(const Kernels& k, const Weight& w, bool quantised) {
   return (quantised ? k.matmulQuantised : k.matmulFloat)[typeIndex(w.type)];
 }
+// The cell of a row's position in the row's table, which must reach so far.
+int cellIn(const RunInput& in, const Row& row) {
+  return in.tables[size_t(in.tableOffsets[size_t(row.table)] + row.position / kLanes)] * kLanes + row.position % kLanes;
+}
+
 constexpr int kDecodingRows = 16;
 constexpr int64_t kMostNormed = 4608;  // numbers that every thread normalises for itself (findNeighbours)
 constexpr size_t kCachedBytes = size_t(512) << 10;  // keys and values of a head that stay in the second-level cache
@@ -1107,12 +1112,52 @@ void Program::checkInput(const RunInput& in) const {
   for (const Code& c : in.codes)
     if (!(c.point < 1) || !(c.resolution > 0 && c.resolution <= 1)) fail("a code is out of range");
   if (in.top < 0 || in.top > 1024) fail("top is " + std::to_string(in.top) + ", expected 0 to 1024");
+  if (in.follow != 0) checkFollow(in);
 }
 
-RunOutput Program::run(const RunInput& in, const std::atomic<bool>& cancelled) {
+void Program::checkFollow(const RunInput& in) const {
+  const auto fail = [](const std::string& what) { throw programError("run: to follow a pass, " + what); };
+  if (in.rows.size() != 1 || in.settings.size() != 1) fail("it must have one row and draw from it");
+  if (!in.adjustTokens.empty() || !in.maskOf.empty() || !in.scored.empty() || in.wantLogits)
+    fail("adjustments, masks, scores and logits must be left out");
+  const Row& row = in.rows[0];
+  const int64_t positions = std::min(int64_t(in.tableOffsets[size_t(row.table) + 1] - in.tableOffsets[size_t(row.table)]) * kLanes, int64_t(spec_.maxPosition));
+  if (in.follow < 0 || row.position + int64_t(in.follow) >= positions)
+    fail(std::to_string(in.follow) + " more behind position " + std::to_string(row.position) + " do not fit " + std::to_string(positions));
+  if (row.cell != cellIn(in, row)) fail("its row must be in its table's cell");
+}
+
+RunOutput Program::run(RunInput in, const std::atomic<bool>& cancelled) {
   checkInput(in);
   const std::lock_guard<std::mutex> one(running_);
   const std::lock_guard<std::mutex> cacheLock(spec_.cache->busy);
+  RunOutput out = runPass(in, cancelled);
+  for (; out.finished && in.follow > 0; in.follow--) {
+    Row& row = in.rows[0];
+    row.token = out.tokens.back();
+    if (row.token >= spec_.tokens || std::find(in.ends.begin(), in.ends.end(), row.token) != in.ends.end()) break;
+    row.position++;
+    row.cell = cellIn(in, row);
+    if (!in.codes.empty()) in.codes[0] = out.codes.back();
+    RunOutput next;
+    try {
+      next = runPass(in, cancelled);
+    } catch (const std::exception&) {
+      break;  // it fails again, and is told then, when it is asked for alone
+    }
+    if (!next.finished) break;
+    const auto append = [](auto& all, const auto& more) { all.insert(all.end(), more.begin(), more.end()); };
+    append(out.tokens, next.tokens);
+    append(out.logprobs, next.logprobs);
+    append(out.codes, next.codes);
+    append(out.topTokens, next.topTokens);
+    append(out.topLogprobs, next.topLogprobs);
+    out.milliseconds += next.milliseconds;
+  }
+  return out;
+}
+
+RunOutput Program::runPass(const RunInput& in, const std::atomic<bool>& cancelled) {
   if (++stamp_ == 0) {
     std::fill(cellStamp_.begin(), cellStamp_.end(), 0);
     for (Scratch& s : scratch_) s.normedOp = -1;

@@ -91,8 +91,13 @@ struct RunInput {
   std::vector<uint32_t> masks;        // [n][(vocab + 31) / 32]
   int32_t top = 0;
   bool wantLogits = false;
+  // A pass over one row goes on with the token that it drew, in the table's next cell, for so many more passes or until
+  // the token is one of `ends`. Nothing but sampling settings and a code may bear on the draws.
+  int32_t follow = 0;
+  std::vector<int32_t> ends;
 };
 
+// Where passes followed, their numbers stand behind those of the first.
 struct RunOutput {
   std::vector<int32_t> tokens;       // [outputs]
   std::vector<float> logprobs;       // [outputs]
@@ -108,7 +113,8 @@ struct RunOutput {
 class Program {
  public:
   Program(std::shared_ptr<Core>, ProgramSpec);  // throws CoreError, naming the operator
-  RunOutput run(const RunInput&, const std::atomic<bool>& cancelled);
+  // What stops or fails behind the first pass ends the run with what the passes before gave.
+  RunOutput run(RunInput, const std::atomic<bool>& cancelled);
 
  private:
   struct Part { int op; int chunks; };  // one operator's share of a stage
@@ -134,6 +140,8 @@ class Program {
 
   void checkOps();
   void checkInput(const RunInput&) const;
+  void checkFollow(const RunInput&) const;
+  RunOutput runPass(const RunInput&, const std::atomic<bool>& cancelled);
   Access accessOf(int op) const;
   void findStages();
   void findNeighbours();

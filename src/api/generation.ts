@@ -2,7 +2,7 @@ import type { PassTrace } from "../decoding/decode.js";
 import type { DecodeStats } from "../decoding/stats.js";
 import { OutriderError } from "../errors.js";
 
-/** What one pass added to the text. */
+/** What one pass added to the text, or those of 16 ms where nothing is drafted. */
 export interface Piece {
   /** Whole characters only; empty while a character or a stop string may still be growing. */
   readonly text: string;

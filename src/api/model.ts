@@ -750,7 +750,7 @@ export class Model implements AsyncDisposable {
     await sequence.prefill(promptTokens.slice(sequence.tokens.length, -1), signal);
   }
 
-  /** The text of one pass's tokens, cut where a stop string begins: what follows it is not counted. */
+  /** The text of one step's tokens, cut where a stop string begins: what follows it is not counted. */
   #piece(step: DecodedStep, stream: TextStream, result: GenerationResult, top: number): Piece {
     let text = "";
     let taken = 0;

@@ -91,6 +91,69 @@ describe("decode", () => {
     expect(acceptanceRate(stats)).toBe(0);
   });
 
+  test("where nothing is drafted, the core makes the passes of 16 ms at a time, and all is as if one by one", async () => {
+    const oneByOne = await run({ top: 2 });
+    for (const passMs of [1, 3, 7.5, 20]) {
+      const ended = await run({ planner: fixedLength(0), top: 2, fake: { cost: () => passMs } });
+      expect(same(ended)).toEqual(same(oneByOne));
+      expect(ended.stats).toMatchObject({
+        passes: 40,
+        tokens: 40,
+        drafted: 0,
+        accepted: 0,
+        coreMs: 40 * passMs,
+      });
+      const together = Math.max(1, Math.floor(16 / passMs));
+      expect(ended.steps.map(({ tokens }) => tokens.length)).toEqual(
+        Array.from({ length: 1 + Math.ceil(39 / together) }, (_, i) =>
+          i === 0 ? 1 : Math.min(together, 40 - 1 - (i - 1) * together),
+        ),
+      );
+    }
+    const endIds = new Set([oneByOne.tokens[17]!]);
+    const end = oneByOne.tokens.findIndex((token) => endIds.has(token));
+    const ended = await run({ planner: fixedLength(0), top: 2, endIds });
+    expect(ended.tokens).toEqual(oneByOne.tokens.slice(0, end + 1));
+    expect(ended.finish).toBe("end");
+    const traced = await run({ planner: fixedLength(0), trace: true, maxTokens: 12 });
+    expect(traced.steps.map(({ pass }) => pass!.tokens)).toEqual(
+      oneByOne.tokens.slice(0, 12).map((token) => [token]),
+    );
+  });
+
+  test("a drafter that gave up for so many passes sees what they said, and is asked again behind them", async () => {
+    const plain = await run();
+    const seen: number[] = [];
+    const asked: number[] = [];
+    const observed: number[] = [];
+    let idle = 0;
+    const drafter: Drafter = {
+      ...noDrafter(),
+      name: "gave up",
+      accept(tokens, pass) {
+        seen.push(...tokens);
+        expect(pass!.path.map((row) => pass!.result.picks[row])).toEqual(tokens);
+      },
+      propose() {
+        asked.push(seen.length);
+        return { tokens: [], probabilities: [] };
+      },
+    };
+    const planner: Planner = {
+      ...fixedLength(1),
+      limit: (most) => (most > 0 && idle++ % 2 === 1 ? 1 : 0),
+      rest: () => 5,
+      observe: ({ emitted, length, coreMs }) => observed.push(emitted, length, coreMs),
+    };
+    const { tokens, stats } = await run({ drafter, planner, maxTokens: 20 });
+    expect(tokens).toEqual(plain.tokens.slice(0, 20));
+    expect(seen).toEqual(tokens);
+    // The first pass is made alone, since nobody knows yet what one takes.
+    expect(asked).toEqual([1, 8, 15]);
+    expect(stats.passes).toBe(20);
+    expect(observed).toEqual(Array.from({ length: 60 }, () => 1));
+  });
+
   test("takes whole right drafts and says the same", async () => {
     const plain = await run();
     const drafted = await run({ drafter: oracle(plain.tokens) });
@@ -285,9 +348,11 @@ describe("decode", () => {
             limit: (most) => Math.min(most, lengths[call % lengths.length]!),
             padTo: (length, most) => Math.min(most, length + (call % 3)),
           };
+          const followed = await run({ fake: FAKE(fake), ...options, planner: fixedLength(0) });
           const plain = await run({ fake: FAKE(fake), ...options });
           const drafted = await run({ fake: FAKE(fake), ...options, drafter, planner });
           expect(same(drafted)).toEqual(same(plain));
+          expect(same(followed)).toEqual(same(plain));
         },
       ),
       { numRuns: 300 },

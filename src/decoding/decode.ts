@@ -36,6 +36,9 @@ export interface DecodeOptions {
   readonly now?: () => number;
 }
 
+/** Where nothing is drafted, the core makes the passes of so many milliseconds at a time. */
+const FOLLOW_MS = 16;
+
 export type Verification = "coupled" | "rejection";
 
 /** Why a text ended: an end token, `maxTokens`, or no place left in the context. */
@@ -57,7 +60,7 @@ export interface PassTrace {
   readonly ms: number;
 }
 
-/** What one pass emitted. */
+/** What one pass emitted, or several where nothing is drafted: those of 16 ms, so that a stream stays one. */
 export interface DecodedStep {
   /** [n] at least one, but none when the text may not grow at all. */
   readonly tokens: readonly number[];
@@ -111,6 +114,7 @@ export async function* decode(
   let guide = options.guide;
   // Follows from the emitted tokens alone, whatever was drafted.
   let code = firstCode(sampling);
+  let passMs = Number.POSITIVE_INFINITY;
   for (let left = limit; left > 0; ) {
     if (signal?.aborted)
       throw new OutriderError("ERR_ABORTED", "Generation was aborted.", { cause: signal.reason });
@@ -129,18 +133,24 @@ export async function* decode(
             drafter.name,
           ])
         : proposed;
-    const pass = assemble(last, draft, planner, most);
+    const assembled = assemble(last, draft, planner, most);
     const draftMs = now() - start;
+    const rest = wanted > 0 || trace ? 0 : Math.min(most, planner.rest(), Math.floor(FOLLOW_MS / passMs) - 1);
 
-    const result = await sequence.step(pass.tokens, {
-      parents: pass.parents,
+    const result = await sequence.step(assembled.tokens, {
+      parents: assembled.parents,
       sampling,
       code,
       top: rowTop,
       logits: rejects,
-      masks: guide && masksOf(pass.tokens, pass.parents, guide),
+      masks: guide && masksOf(assembled.tokens, assembled.parents, guide),
+      ...(rest > 0 ? { follow: { passes: rest, ends: endIds } } : undefined),
       signal,
     });
+    const followed = result.picks.length - assembled.tokens.length;
+    const pass = followed === 0 ? assembled : chainOf([last, ...result.picks.subarray(0, followed)]);
+    const passes = 1 + followed;
+    passMs = result.coreMs / passes;
     const { tokens, path } = rejects
       ? reject(pass, draft, result, sampling, sequence.tokens, endIds)
       : verify(pass.tokens, pass.parents, result.picks, endIds, pass.padding);
@@ -161,19 +171,20 @@ export async function* decode(
 
     last = tokens.at(-1)!;
     left -= tokens.length;
-    const drafted = pass.tokens.length - 1 - pass.padding;
-    const accepted = tokens.length - 1;
-    planner.observe({
-      length: pass.tokens.length,
-      coreMs: result.coreMs,
-      // What a guide looks up, plain decoding would have to look up as well.
-      draftMs: proposedMs + end - accounted,
-      proposed: proposed?.tokens.length ?? 0,
-      drafted,
-      emitted: tokens.length,
-      shared: result.shared,
-    });
-    count(stats, pass, path);
+    const drafted = assembled.tokens.length - 1 - assembled.padding;
+    const accepted = tokens.length - passes;
+    for (let i = 0; i < passes; i++)
+      planner.observe({
+        length: assembled.tokens.length,
+        coreMs: passMs,
+        // What a guide looks up, plain decoding would have to look up as well.
+        draftMs: (proposedMs + end - accounted) / passes,
+        proposed: proposed?.tokens.length ?? 0,
+        drafted,
+        emitted: 1 + accepted,
+        shared: result.shared,
+      });
+    count(stats, assembled, 1 + accepted, passes);
     stats.coreMs += result.coreMs;
     stats.draftMs += draftMs + end - accounted;
     stats.decodeMs += end - start;
@@ -250,6 +261,11 @@ const NOTHING = {
   accepted: 0,
 } as const;
 
+/** As if all passes that followed each other had been one. */
+function chainOf(tokens: number[]): Pass {
+  return { tokens, parents: tokens.map((_, i) => i - 1), padding: 0, chosen: [] };
+}
+
 interface Pass {
   readonly tokens: number[];
   readonly parents: number[];
@@ -319,10 +335,16 @@ function checkDraft({ tokens, parents, probabilities, sources }: Draft, name: st
   });
 }
 
-function count(stats: DecodeStats, { tokens, parents, padding }: Pass, path: readonly number[]): void {
-  stats.passes++;
-  stats.tokens += path.length;
-  stats.accepted += path.length - 1;
+/** `emitted`: tokens of each of the passes. */
+function count(
+  stats: DecodeStats,
+  { tokens, parents, padding }: Pass,
+  emitted: number,
+  passes: number,
+): void {
+  stats.passes += passes;
+  stats.tokens += passes * emitted;
+  stats.accepted += emitted - 1;
   stats.padded += padding;
   const depths = [0];
   for (let node = 1; node < tokens.length - padding; node++) {
@@ -332,7 +354,7 @@ function count(stats: DecodeStats, { tokens, parents, padding }: Pass, path: rea
     stats.draftedByPosition[depth - 1] = (stats.draftedByPosition[depth - 1] ?? 0) + 1;
     stats.acceptedByPosition[depth - 1] ??= 0;
   }
-  for (let depth = 1; depth < path.length; depth++) stats.acceptedByPosition[depth - 1]!++;
+  for (let depth = 1; depth < emitted; depth++) stats.acceptedByPosition[depth - 1]!++;
 }
 
 function selectRows(

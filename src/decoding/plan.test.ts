@@ -56,6 +56,30 @@ function live(planner: Planner, { curve, claimed, actual, draftMsPerToken = 0, p
   return { gain: (tokens * SINGLE_MS) / cost, drafted: verified / passes };
 }
 
+describe("rest", () => {
+  test("is all passes without drafting, none with a fixed length, and those until a heavy drafter is tried again", () => {
+    expect(fixedLength(0).rest()).toBe(Number.POSITIVE_INFINITY);
+    expect(fixedLength(3).rest()).toBe(0);
+    const light = adaptiveLength(measured(FLAT), { isLight: true });
+    live(light, { curve: FLAT, claimed: 0.5, actual: 0 });
+    expect(light.rest()).toBe(0);
+    const heavy = adaptiveLength(measured(FLAT));
+    expect(heavy.rest()).toBe(0);
+    live(heavy, { curve: FLAT, claimed: 0.5, actual: 0, draftMsPerToken: SINGLE_MS, passes: 100 });
+    const rest = heavy.rest();
+    expect(rest).toBeGreaterThan(300);
+    const pass = { length: 1, coreMs: SINGLE_MS, draftMs: 0, proposed: 0, drafted: 0, emitted: 1 };
+    let tried = 0;
+    for (let i = 0; i <= rest; i++) {
+      if (heavy.limit(8) > 0) tried++;
+      heavy.observe(pass);
+    }
+    expect(tried).toBe(0);
+    expect(heavy.limit(8)).toBe(1);
+    expect(heavy.rest()).toBe(0);
+  });
+});
+
 describe("reachOf", () => {
   test("multiplies along a chain", () => {
     expect(reachOf({ tokens: [1, 2], probabilities: [0.5, 0.5] })).toEqual([0.5, 0.25]);

@@ -36,6 +36,8 @@ export interface Planner {
   /** The length to which a pass of `length` tokens is filled up in order to learn its cost; at most `most`. */
   padTo(length: number, most: number): number;
   observe(pass: PassCost): void;
+  /** So many of the passes to come would not be drafted for either, where `limit` just gave 0. */
+  rest(): number;
 }
 
 /** Always drafts `length` tokens and verifies whatever is drafted. */
@@ -46,6 +48,7 @@ export function fixedLength(length: number): Planner {
     choose: (reach) => reach.map((_, i) => i),
     padTo: (passLength) => passLength,
     observe() {},
+    rest: () => (length === 0 ? Number.POSITIVE_INFINITY : 0),
   };
 }
 
@@ -138,6 +141,11 @@ export function adaptiveLength(
       const chosen = order.slice(0, count);
       stake = chosen.reduce((sum, i) => sum + reach[i]!, 0);
       return chosen.sort((a, b) => a - b);
+    },
+    rest() {
+      const decided =
+        !isLight && others === 0 && probe() === undefined && draftMsPerToken.size >= FIRST_DRAFTS;
+      return decided ? Math.max(0, RETRY_PASSES - 1 - idle) : 0;
     },
     padTo(length, most) {
       const wanted = probe() ?? 0;

@@ -1,6 +1,6 @@
 import type { DraftRun } from "../engine/draft-layers.js";
 import { resolveSampling, type Sampling } from "../engine/sampling.js";
-import type { Sequence, StepOptions, StepResult } from "../engine/sequence.js";
+import type { Sequence, StepResult } from "../engine/sequence.js";
 
 /** Arg-max, nothing else. */
 export const GREEDY = resolveSampling({}, Number.MAX_SAFE_INTEGER, 0);
@@ -48,7 +48,7 @@ export function fakeSequence(options: FakeOptions = {}, cached: readonly number[
       signal?.throwIfAborted();
       tokens.push(...more);
     },
-    async step(pass, { parents = pass.map((_, i) => i - 1), sampling, top = 0, draft, signal }: StepOptions) {
+    async step(pass, { parents = chain(pass), sampling, top = 0, draft, follow, signal }) {
       ready("step");
       room("step", pass.length);
       if (pass.length < 1 || pass.length > maxStep) throw new Error(`step of ${pass.length} tokens`);
@@ -62,8 +62,16 @@ export function fakeSequence(options: FakeOptions = {}, cached: readonly number[
       await Promise.resolve();
       signal?.throwIfAborted();
       if (!draft && drafted > 0) throw new Error("drafted tokens were not truncated");
-      const result = rows(pass, parents, sampling, top, draft);
-      pending = { tokens: [...pass], parents: [...parents], draft };
+      let result = rows(pass, parents, sampling, top, draft);
+      const all = [...pass];
+      while (pass.length === 1 && all.length <= (follow?.passes ?? 0)) {
+        const pick = result.picks.at(-1)!;
+        if (follow!.ends.has(pick)) break;
+        room("a pass that followed", all.push(pick));
+        const coreMs = result.coreMs + cost(1);
+        result = { ...rows(all, chain(all), sampling, top, draft), coreMs };
+      }
+      pending = { tokens: all, parents: pass.length === 1 ? chain(all) : [...parents], draft };
       return result;
     },
     keep(path) {
@@ -148,6 +156,8 @@ function fakeLogprobs(
   const norm = Math.log(logits.reduce((sum, logit) => sum + Math.exp(logit), 0));
   return logits.map((logit) => logit - norm);
 }
+
+const chain = (tokens: readonly number[]) => tokens.map((_, i) => i - 1);
 
 /** Token ids, best score first, ties to the lowest id. */
 function order(scores: readonly number[]): number[] {

@@ -62,6 +62,7 @@ function ask(
     signal?: AbortSignal;
     next?: () => void;
     refuse?: Error;
+    alone?: boolean[];
   } = {},
 ): Told {
   const told: Told = {};
@@ -71,7 +72,8 @@ function ask(
     draft: options.draft,
     rows: tokens.length,
     signal: options.signal,
-    place(count): Part {
+    place(count, alone): Part {
+      options.alone?.push(alone);
       if (options.refuse) throw options.refuse;
       const placed = tokens.slice(0, count);
       const step = kind === "step" ? { sampling } : undefined;
@@ -109,6 +111,24 @@ test("steps that wait go into one pass, each with its own rows' results", async 
   expect(first.shared).toBeUndefined();
   expect(second.shared).toEqual({ steps: 2, rows: 3, filled: 0, coreMs: 1 });
   expect(second.shared).toBe(third.shared);
+});
+
+test("a job hears whether it is alone: nothing else waits, nobody may be about to ask", async () => {
+  const { batcher, pass } = machine();
+  const alone: boolean[] = [];
+  const [slow, owner] = [{}, {}];
+  ask(batcher, [1], { alone });
+  ask(batcher, [2], { alone, owner });
+  ask(batcher, [3], { alone, owner: slow, next: () => setTimeout(() => batcher.leave(slow), 20) });
+  await pass();
+  await pass();
+  ask(batcher, [4], { alone, owner });
+  await new Promise(setImmediate);
+  await pass();
+  await new Promise((resolve) => setTimeout(resolve, 40));
+  ask(batcher, [5], { alone, owner });
+  await pass();
+  expect(alone).toEqual([true, false, false, false, true]);
 });
 
 test("passes of the model and of each of its drafts are apart, by the oldest step", async () => {

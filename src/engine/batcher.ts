@@ -12,8 +12,8 @@ export interface Job {
   readonly signal: AbortSignal | undefined;
   /** A step of the model as its own drafter; such steps have passes of their own. */
   readonly draft?: DraftRun | undefined;
-  /** The next `count` rows, with cells for them. What it throws is this job's failure alone. */
-  place(count: number): Part;
+  /** The next `count` rows, with cells for them; `alone`: nobody waits. What it throws is this job's failure alone. */
+  place(count: number, alone: boolean): Part;
   /** The placed rows were computed; once `rows` is 0 the job is over. */
   computed(part: Part, result: StepResult | undefined): void;
   /** The job is over without its result; the placed rows, if any, were not computed, or nobody wants them any more. */
@@ -103,7 +103,8 @@ export class Batcher {
     if (this.#turn) clearImmediate(this.#turn);
     this.#turn = undefined;
     this.#running = true;
-    const placed = this.#place(this.#select());
+    const alone = this.#waiting.length === 1 && this.#expected.size === 0;
+    const placed = this.#place(this.#select(), alone);
     this.#expected.clear();
     this.#idle = this.#pass(placed);
   }
@@ -131,7 +132,7 @@ export class Batcher {
     return selected;
   }
 
-  #place(selected: readonly [Entry, number][]): Placed[] {
+  #place(selected: readonly [Entry, number][], alone: boolean): Placed[] {
     const placed: Placed[] = [];
     const entries = new Set(selected.map(([entry]) => entry));
     this.#waiting = this.#waiting.filter((entry) => !entries.has(entry));
@@ -139,7 +140,7 @@ export class Batcher {
       const { job } = entry;
       try {
         if (job.signal?.aborted) throw aborted(job.signal);
-        placed.push({ entry, part: job.place(rows) });
+        placed.push({ entry, part: job.place(rows, alone) });
       } catch (error) {
         job.failed(error, undefined);
       }

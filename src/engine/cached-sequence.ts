@@ -4,6 +4,7 @@ import type { BlockPool } from "./block-table.js";
 import type { DraftRun } from "./draft-layers.js";
 import type { Engine } from "./engine.js";
 import type { Part } from "./pass.js";
+import { adjusts } from "./sampling.js";
 import { maxStep, type Sequence, type StepOptions, type StepResult } from "./sequence.js";
 
 interface Pending {
@@ -91,13 +92,24 @@ export class CachedSequence implements Sequence {
         draft,
         rows: tokens.length,
         signal: options.signal,
-        place: () => {
+        place: (_, alone) => {
           const placed = this.#place(tokens, parents);
           scratch = placed.scratch;
-          return this.#part(tokens, parents, placed.cells, options);
+          const follow = alone && tokens.length === 1 ? this.#placeFollow(options) : 0;
+          return { ...this.#part(tokens, parents, placed.cells, options), follow };
         },
         computed: (part, result) => {
-          this.#pending = { tokens: [...tokens], parents, cells: part.cells, draft, scratch };
+          const followed = result!.picks.subarray(0, result!.picks.length - tokens.length);
+          this.#pending = {
+            tokens: [...tokens, ...followed],
+            parents: followed.length > 0 ? chainParents(1 + followed.length) : parents,
+            cells: [
+              ...part.cells,
+              ...Array.from(followed, (_, i) => this.#cell(this.#tokens.length + 1 + i)),
+            ],
+            draft,
+            scratch,
+          };
           done(result!);
         },
         failed: (error) => {
@@ -244,6 +256,17 @@ export class CachedSequence implements Sequence {
       return cell;
     });
     return { cells, scratch };
+  }
+
+  /** Passes that may follow a step over one placed token, with blocks for theirs: no more than were reserved. */
+  #placeFollow({ follow, sampling, masks, score, logits }: StepOptions): number {
+    if (!follow || adjusts(sampling) || masks || score || logits) return 0;
+    const next = this.#tokens.length + 1;
+    const most = Math.min((this.#table.length + this.promised) * blockSize, this.context);
+    const passes = Math.min(follow.passes, most - next);
+    const more = Math.ceil((next + passes) / blockSize) - this.#table.length;
+    if (more > 0) this.#table.push(...this.#engine.take(more, this));
+    return passes;
   }
 
   #writesShared(position: number): boolean {

@@ -108,6 +108,99 @@ describe("a step", () => {
     expect(sequence.tokens).toEqual([...tokens(10), 1, 2, 3]);
   });
 
+  const ends = new Set<number>();
+  test("over one token is followed by passes over what was drawn, kept as far as wanted", async () => {
+    const drawn = resolveSampling({ temperature: 1, seed: 3 }, vocab, 0);
+    const said = await (async () => {
+      using sequence = await filled(tokens(10));
+      return await continuePlainly(sequence, 5, drawn, 30);
+    })();
+    engine.forget();
+    using sequence = await engine.admit(tokens(11), 60);
+    await sequence.prefill(tokens(10));
+    const first = await sequence.step([5], { sampling: drawn, top: 2, follow: { passes: 20, ends } });
+    expect([...first.picks]).toEqual(said.tokens.slice(0, 21));
+    expect([...first.logprobs]).toEqual(said.logprobs.slice(0, 21));
+    expect(first.topTokens).toHaveLength(42);
+    sequence.keep([0, 1, 2]);
+    expect(sequence.tokens).toEqual([...tokens(10), 5, ...said.tokens.slice(0, 2)]);
+    const end = new Set([said.tokens[9]!]);
+    const second = await sequence.step([said.tokens[2]!], {
+      sampling: drawn,
+      follow: { passes: 20, ends: end },
+    });
+    const until = said.tokens.findIndex((token, i) => i >= 3 && end.has(token)) + 1;
+    expect([...second.picks]).toEqual(said.tokens.slice(3, until));
+    sequence.keep(second.picks.length > 1 ? [0, 1] : [0]);
+    const rest = await continuePlainly(sequence, said.tokens[4]!, drawn, 6);
+    expect(rest.tokens).toEqual(said.tokens.slice(5, 11));
+    expect(rest.logprobs).toEqual(said.logprobs.slice(5, 11));
+  });
+
+  test.each([
+    ["penalties", { sampling: resolveSampling({ presencePenalty: 1 }, vocab, 0) }, 1],
+    ["a mask", { masks: [new Int32Array(Math.ceil(vocab / 32)).fill(-1)] }, 1],
+    ["scores", { score: [1] }, 1],
+    ["logits", { logits: true }, 1],
+    ["nothing reserved: as far as its block goes", {}, 6],
+  ])("with %s is followed as far as may be", async (_, options, count) => {
+    using sequence = await filled(tokens(10));
+    const { picks } = await sequence.step([5], { sampling, follow: { passes: 20, ends }, ...options });
+    expect(picks).toHaveLength(count);
+    sequence.keep([0]);
+    using whole = await filled(tokens(context - 3));
+    const last = await whole.step([5], { sampling, follow: { passes: 20, ends } });
+    expect(last.picks).toHaveLength(3);
+    whole.keep([0, 1, 2]);
+  });
+
+  test("of a fork is followed in cells of its own, and beside other texts is not", async () => {
+    const said = await fresh(tokens(10), 5);
+    using sequence = await filled(tokens(10));
+    using fork = sequence.fork();
+    const follow = { passes: 3, ends };
+    // The text that was written last may be about to ask.
+    expect((await fork.step([5], { sampling, follow })).picks).toHaveLength(1);
+    fork.keep([]);
+    const { picks } = await fork.step([5], { sampling, follow });
+    expect([...picks]).toEqual(said.tokens.slice(0, 4));
+    fork.keep([0, 1, 2, 3]);
+    const both = await Promise.all([
+      sequence.step([5], { sampling, follow }),
+      fork.step([picks[3]!], { sampling, follow }),
+    ]);
+    expect(both.map((result) => [...result.picks])).toEqual([[said.tokens[0]], [said.tokens[4]]]);
+    for (const each of [sequence, fork]) each.keep([0]);
+    const busy = sequence.prefill(tokens(8, 2));
+    const [one, other] = [fork.step([1], { sampling, follow }), filled(tokens(3))];
+    await busy;
+    expect((await one).picks).toHaveLength(1);
+    fork.keep([0]);
+    (await other)[Symbol.dispose]();
+    expect((await continuePlainly(sequence, 5, sampling, 1)).tokens).toHaveLength(1);
+  });
+
+  test("stops to follow when it is aborted", { timeout: 60_000 }, async () => {
+    using sequence = await engine.admit(tokens(11), context);
+    await sequence.prefill(tokens(10));
+    const said = await sequence.step([5], { sampling, follow: { passes: 50, ends } });
+    sequence.keep([]);
+    // Until one was stopped in the middle.
+    for (let i = 0, stopped = false; !stopped; i++) {
+      const abort = new AbortController();
+      const step = sequence.step([5], { sampling, follow: { passes: 50, ends }, signal: abort.signal });
+      for (let turn = i % 10; turn > 0; turn--) await new Promise(setImmediate);
+      abort.abort();
+      const result = await step.catch((error: unknown) => {
+        expect(error).toEqual(failure("ERR_ABORTED"));
+      });
+      if (!result) continue;
+      expect(result.picks).toEqual(said.picks.subarray(0, result.picks.length));
+      stopped = result.picks.length < said.picks.length;
+      sequence.keep([]);
+    }
+  });
+
   test("penalties reach each row by its own path", async () => {
     using sequence = await filled(tokens(10));
     const forbid = resolveSampling({ frequencyPenalty: 100 }, vocab, 10);

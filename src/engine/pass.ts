@@ -16,6 +16,8 @@ export interface Part {
   readonly table: readonly number[];
   /** What is wanted of every row; undefined: nothing, the rows only fill the cache. */
   readonly step: StepOptions | undefined;
+  /** So many passes may follow; only of a part that is alone. Default: none. */
+  readonly follow?: number;
 }
 
 const rowInts = 6;
@@ -47,6 +49,7 @@ export function assemblePass(parts: readonly Part[]): NativePass {
   }
   const tables = new Int32Array(tableOffsets[parts.length]!);
   for (const [t, { table }] of parts.entries()) tables.set(table, tableOffsets[t]!);
+  const [{ follow = 0, step }] = parts as [Part];
   return {
     rows,
     tables,
@@ -60,6 +63,7 @@ export function assemblePass(parts: readonly Part[]): NativePass {
     ...(steps.some(({ step }) => step!.masks) ? masksOf(steps, outputs) : undefined),
     top: steps.reduce((most, { step }) => Math.max(most, step!.top ?? 0), 0),
     wantLogits: steps.some(({ step }) => step!.logits),
+    ...(follow > 0 ? { follow, ends: Int32Array.from(step!.follow!.ends) } : undefined),
   };
 }
 

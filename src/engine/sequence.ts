@@ -32,10 +32,19 @@ export interface StepOptions {
    * by other draft passes, and must be truncated before the next exact one.
    */
   readonly draft?: DraftRun | undefined;
+  /**
+   * For a step over one token: up to so many more passes may follow in the core, each over the token that the one before
+   * drew, until that is one of `ends`. How many did, `picks` tells; none where other texts wait or draws need more than
+   * `sampling` and `code` say. They are pending like the tokens of a chain.
+   */
+  readonly follow?: { readonly passes: number; readonly ends: ReadonlySet<number> } | undefined;
   readonly signal?: AbortSignal | undefined;
 }
 
-/** Row i speaks of the token that follows token i of the pass. Fresh arrays, the caller's to keep. */
+/**
+ * Row i speaks of the token that follows token i of the pass; behind them come the rows of passes that followed. Fresh
+ * arrays, the caller's to keep.
+ */
 export interface StepResult {
   /** [n] the token ids that the sampler draws (temperature 0: the arg-max, ties to the lowest id). */
   readonly picks: Int32Array;
@@ -51,7 +60,7 @@ export interface StepResult {
   readonly codes?: Float64Array;
   /** [n × vocab] where asked for, else empty. */
   readonly logits?: Float32Array;
-  /** Milliseconds of the pass inside the native core. */
+  /** Milliseconds inside the native core, of all passes where some followed. */
   readonly coreMs: number;
   /** Where the pass had rows of other sequences too: one object for all of its steps. */
   readonly shared?: SharedPass;

@@ -49,8 +49,15 @@ export interface NativePass {
   masks?: Int32Array;
   top: number;
   wantLogits: boolean;
+  /**
+   * Of a pass over one row: so many more passes go on with the token drawn, in the table's next cells, until it is one of
+   * `ends`. Both or neither; only with settings, codes and `top`.
+   */
+  follow?: number;
+  ends?: Int32Array;
 }
 
+/** Where passes followed, their numbers stand behind those of the first. */
 export interface NativeResult {
   finished: boolean;
   milliseconds: number;
