@@ -23,6 +23,10 @@ void copyLane(const void* from, int fromLane, void* to, int toLane, int headDim)
   for (int d = 0; d < headDim; d++)
     static_cast<T*>(to)[d * kLanes + toLane] = static_cast<const T*>(from)[d * kLanes + fromLane];
 }
+
+void fetchToWrite(const void* to, size_t bytes) {
+  for (size_t i = 0; i < bytes; i += 64) __builtin_prefetch(static_cast<const char*>(to) + i, 1);
+}
 }  // namespace
 
 Cache::Cache(int64_t layers_, int64_t heads_, int64_t headDim_, int64_t blocks_, bool half_)
@@ -34,6 +38,11 @@ Cache::Cache(int64_t layers_, int64_t heads_, int64_t headDim_, int64_t blocks_,
 
 void Cache::store(const Kernels& kernels, int layer, int cell, const float* k, const float* v) {
   const int block = cell / kLanes, lane = cell % kLanes;
+  // All lines at once: a key's numbers lie in as many lines as it has pairs of them, and stores wait for one after another.
+  for (int h = 0; h < heads; h++) {
+    fetchToWrite(keys(layer, block, h), keyBytes_);
+    fetchToWrite(static_cast<uint8_t*>(values(layer, block, h)) + size_t(lane) * size_t(valueStride) * element_, size_t(valueStride) * element_);
+  }
   for (int h = 0; h < heads; h++, k += headDim, v += headDim) {
     if (half) {
       kernels.storeF16(k, headDim, static_cast<uint16_t*>(keys(layer, block, h)) + lane, kLanes);

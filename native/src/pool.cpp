@@ -55,6 +55,9 @@ Pool::Pool(int threads)
     : threads_(checkedThreads(threads)),
       spin_(unsigned(threads) <= std::thread::hardware_concurrency()),
       shares_(new Share[size_t(threads)]) {
+#if defined(__linux__)
+  if (!spin_ || sched_getaffinity(0, sizeof cores_, &cores_) != 0) CPU_ZERO(&cores_);
+#endif
   try {
     startWorkers();
   } catch (...) {
@@ -91,6 +94,7 @@ bool Pool::run(const int* chunksOf, int count, void (*work)(void*, int, int, int
     }
     return true;
   }
+  keepOffThisCore();
   chunksOf_ = chunksOf;
   count_ = count;
   work_ = work;
@@ -105,6 +109,22 @@ bool Pool::run(const int* chunksOf, int count, void (*work)(void*, int, int, int
     open = waitForChange(open);
   }
   return finished_;
+}
+
+// The kernel may wake a worker on the core that runs the driver, when the one that it ran on before is still busy (with
+// JavaScript, which has just begun to wait), and leaves it there for milliseconds: of passes over one token of 2 ms one in
+// ten was computed by the driver alone.
+void Pool::keepOffThisCore() {
+#if defined(__linux__)
+  const int core = sched_getcpu();
+  if (core == driversCore_ || core < 0 || core >= CPU_SETSIZE || !CPU_ISSET(core, &cores_)) return;
+  cpu_set_t others = cores_;
+  CPU_CLR(core, &others);
+  if (CPU_COUNT(&others) == 0) return;
+  for (std::thread& worker : workers_)
+    if (pthread_setaffinity_np(worker.native_handle(), sizeof others, &others) != 0) return;
+  driversCore_ = core;
+#endif
 }
 
 void Pool::worker(int thread) {

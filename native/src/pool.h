@@ -12,6 +12,9 @@
 #include <mutex>
 #include <thread>
 #include <vector>
+#if defined(__linux__)
+#include <sched.h>
+#endif
 
 namespace outrider {
 
@@ -45,6 +48,7 @@ class Pool {
   };
 
   void startWorkers();
+  void keepOffThisCore();
   void close();
   void worker(int thread);
   void help(uint64_t open, int thread);
@@ -75,6 +79,10 @@ class Pool {
   std::condition_variable wake_;
   std::mutex running_;
   std::vector<std::thread> workers_;
+#if defined(__linux__)
+  cpu_set_t cores_;       // that this process may use; empty: workers are left where the kernel puts them
+  int driversCore_ = -1;  // where no worker may run
+#endif
 };
 
 }  // namespace outrider

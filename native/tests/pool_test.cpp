@@ -155,6 +155,38 @@ void allThreadsWork(int threads) {
   check(meeting.met, "as many chunks at a time as threads", threads);
 }
 
+#if defined(__linux__)
+// Wherever the driver runs, no worker does, or passes would wait for one that waits for the driver's core.
+void coresOfTheirOwn(int threads) {
+  if (threads < 2 || unsigned(threads) > std::thread::hardware_concurrency()) return;
+  cpu_set_t all;
+  if (sched_getaffinity(0, sizeof all, &all) != 0) return;
+  Pool pool(threads);
+  struct Cores {
+    int drivers;
+    std::atomic<int> shared{0}, elsewhere{0};
+    static void work(void* context, int, int, int thread) {
+      Cores& c = *static_cast<Cores*>(context);
+      if (thread > 0) ++(sched_getcpu() == c.drivers ? c.shared : c.elsewhere);
+      std::this_thread::sleep_for(std::chrono::microseconds(50));
+    }
+  };
+  const std::vector<int> chunks(20, 2 * threads);
+  for (int round = 0; round < 3; ++round)
+    for (int core = 0; core < CPU_SETSIZE; ++core) {
+      if (!CPU_ISSET(core, &all)) continue;
+      cpu_set_t one;
+      CPU_ZERO(&one);
+      CPU_SET(core, &one);
+      if (sched_setaffinity(0, sizeof one, &one) != 0) continue;
+      Cores cores{core};
+      check(pool.run(chunks.data(), int(chunks.size()), Cores::work, never, &cores), "ran to its end", threads);
+      check(cores.shared == 0 && cores.elsewhere > 0, "no worker on the driver's core", threads);
+    }
+  sched_setaffinity(0, sizeof all, &all);
+}
+#endif
+
 void stopping(int threads) {
   Pool pool(threads);
   std::mt19937 random(7);
@@ -313,6 +345,9 @@ int main(int argc, char** argv) {
     edges(threads);
     parking(threads);
     allThreadsWork(threads);
+#if defined(__linux__)
+    coresOfTheirOwn(threads);
+#endif
     stopping(threads);
     concurrentRuns(threads);
     lifetimes(threads);
