@@ -2,6 +2,9 @@
 export class Recent {
   readonly #values: Float64Array;
   #added = 0;
+  /** The quantile that was asked for last, and its share: between two additions the same is asked for many times. */
+  #share: number | undefined;
+  #quantile = 0;
 
   constructor(capacity: number) {
     this.#values = new Float64Array(capacity);
@@ -13,15 +16,19 @@ export class Recent {
 
   add(value: number): void {
     this.#values[this.#added++ % this.#values.length] = value;
+    this.#share = undefined;
   }
 
   clear(): void {
     this.#added = 0;
+    this.#share = undefined;
   }
 
   /** `share`: 0 the least, 1 the largest. Of at least one number. */
   quantile(share: number): number {
-    return quantile(this.#values.slice(0, this.size), share);
+    if (share !== this.#share) this.#quantile = quantile(this.#values.slice(0, this.size), share);
+    this.#share = share;
+    return this.#quantile;
   }
 }
 
