@@ -201,6 +201,7 @@ function goodPass(): WholePass {
     top: 4,
     wantLogits: true,
     follow: 0,
+    followMs: 1000,
     ends: Int32Array.of(3, -1),
   };
 }
@@ -215,6 +216,7 @@ function followedPass(): NativePass & Required<Pick<NativePass, "follow" | "ends
     top: 3,
     wantLogits: false,
     follow: 11,
+    followMs: 1000,
     ends: new Int32Array(0),
   };
 }
@@ -415,7 +417,7 @@ describe("what the core is handed", () => {
   test("passes that follow are those asked for one by one, until a token that ends them", async () => {
     const parts = await goodParts();
     const program = core.createProgram(parts.core, parts.spec);
-    for (const codes of [undefined, Float64Array.of(0.3, 2 ** -53)]) {
+    for (const codes of [undefined, Float64Array.of(0.3, 2 ** -53), Float64Array.of(-1, 1)]) {
       const first = { ...followedPass(), ...(codes && { codes }) };
       const all = await run(program, first);
       expect(all.tokens).toHaveLength(12);
@@ -448,6 +450,8 @@ describe("what the core is handed", () => {
     "more passes than the table has cells for": (p) => Object.assign(p, { follow: 12 }),
     "more than any": (p) => Object.assign(p, { follow: 2 ** 31 - 1 }),
     "fewer than none": (p) => Object.assign(p, { follow: -1 }),
+    "a time that is none": (p) => Object.assign(p, { followMs: Number.NaN }),
+    "less than no time": (p) => Object.assign(p, { followMs: -1 }),
     "half a pass": (p) => Object.assign(p, { follow: 0.5 }),
     "a row elsewhere": (p) => p.rows.set([53], 4),
     "a row that nothing is drawn from": (p) =>

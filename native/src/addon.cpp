@@ -426,6 +426,7 @@ napi_value run(napi_env env, napi_callback_info i) {
   }
   if (const napi_value follow = optional(env, s, "follow")) {
     in->follow = int32(env, follow);
+    check(env, napi_get_value_double(env, property(env, s, "followMs"), &in->followMs));
     in->ends = vectorOf(int32s(env, property(env, s, "ends")));
   }
   in->top = int32(env, property(env, s, "top"));

@@ -38,7 +38,7 @@ Cache::Cache(int64_t layers_, int64_t heads_, int64_t headDim_, int64_t blocks_,
 
 void Cache::store(const Kernels& kernels, int layer, int cell, const float* k, const float* v) {
   const int block = cell / kLanes, lane = cell % kLanes;
-  // All lines at once: a key's numbers lie in as many lines as it has pairs of them, and stores wait for one after another.
+  // All lines at once: one or two of a key's numbers lie in each, and stores wait for one line after another.
   for (int h = 0; h < heads; h++) {
     fetchToWrite(keys(layer, block, h), keyBytes_);
     fetchToWrite(static_cast<uint8_t*>(values(layer, block, h)) + size_t(lane) * size_t(valueStride) * element_, size_t(valueStride) * element_);

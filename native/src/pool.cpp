@@ -56,7 +56,7 @@ Pool::Pool(int threads)
       spin_(unsigned(threads) <= std::thread::hardware_concurrency()),
       shares_(new Share[size_t(threads)]) {
 #if defined(__linux__)
-  if (!spin_ || sched_getaffinity(0, sizeof cores_, &cores_) != 0) CPU_ZERO(&cores_);
+  if (sched_getaffinity(0, sizeof cores_, &cores_) != 0) CPU_ZERO(&cores_);
 #endif
   try {
     startWorkers();
@@ -86,7 +86,9 @@ bool Pool::run(const int* chunksOf, int count, void (*work)(void*, int, int, int
                                   " chunks, expected 0 to " + std::to_string(kMaxChunks));
     }
   }
+  ++waiting_;
   const std::lock_guard<std::mutex> turn(running_);
+  --waiting_;
   if (threads_ == 1) {
     for (int stage = 0; stage < count; ++stage) {
       if (chunksOf[stage] > 0 && stop(context)) return false;
@@ -120,7 +122,7 @@ void Pool::keepOffThisCore() {
   if (core == driversCore_ || core < 0 || core >= CPU_SETSIZE || !CPU_ISSET(core, &cores_)) return;
   cpu_set_t others = cores_;
   CPU_CLR(core, &others);
-  if (CPU_COUNT(&others) == 0) return;
+  if (CPU_COUNT(&others) < threads_ - 1) return;
   for (std::thread& worker : workers_)
     if (pthread_setaffinity_np(worker.native_handle(), sizeof others, &others) != 0) return;
   driversCore_ = core;

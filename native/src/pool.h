@@ -32,6 +32,8 @@ class Pool {
   Pool& operator=(const Pool&) = delete;
 
   int threads() const { return threads_; }
+  // Whether a call of `run` waits for another to end.
+  bool isAwaited() const { return waiting_.load(std::memory_order_relaxed) > 0; }
 
   // Runs stages 0..count-1 in order, chunksOf[s] chunks each (0..kMaxChunks, else std::invalid_argument; 0 skips the
   // stage). work(context, stage, chunk, thread) is called exactly once per chunk; thread is in [0, threads()) and no
@@ -78,6 +80,7 @@ class Pool {
   std::mutex parking_;
   std::condition_variable wake_;
   std::mutex running_;
+  std::atomic<int> waiting_{0};  // calls of `run` that wait for it
   std::vector<std::thread> workers_;
 #if defined(__linux__)
   cpu_set_t cores_;       // that this process may use; empty: workers are left where the kernel puts them

@@ -1122,6 +1122,7 @@ void Program::checkFollow(const RunInput& in) const {
     fail("adjustments, masks, scores and logits must be left out");
   const Row& row = in.rows[0];
   const int64_t positions = std::min(int64_t(in.tableOffsets[size_t(row.table) + 1] - in.tableOffsets[size_t(row.table)]) * kLanes, int64_t(spec_.maxPosition));
+  if (!(in.followMs >= 0)) fail("its time must be 0 ms or more");
   if (in.follow < 0 || row.position + int64_t(in.follow) >= positions)
     fail(std::to_string(in.follow) + " more behind position " + std::to_string(row.position) + " do not fit " + std::to_string(positions));
   if (row.cell != cellIn(in, row)) fail("its row must be in its table's cell");
@@ -1132,10 +1133,10 @@ RunOutput Program::run(RunInput in, const std::atomic<bool>& cancelled) {
   const std::lock_guard<std::mutex> one(running_);
   const std::lock_guard<std::mutex> cacheLock(spec_.cache->busy);
   RunOutput out = runPass(in, cancelled);
-  for (; out.finished && in.follow > 0; in.follow--) {
+  for (; out.finished && in.follow > 0 && out.milliseconds < in.followMs && !core_->pool.isAwaited(); in.follow--) {
     Row& row = in.rows[0];
     row.token = out.tokens.back();
-    if (row.token >= spec_.tokens || std::find(in.ends.begin(), in.ends.end(), row.token) != in.ends.end()) break;
+    if (row.token < 0 || row.token >= spec_.tokens || std::find(in.ends.begin(), in.ends.end(), row.token) != in.ends.end()) break;
     row.position++;
     row.cell = cellIn(in, row);
     if (!in.codes.empty()) in.codes[0] = out.codes.back();
@@ -1182,7 +1183,7 @@ RunOutput Program::runPass(const RunInput& in, const std::atomic<bool>& cancelle
   out.tokens.resize(outputs);
   out.logprobs.resize(outputs);
   out.scores.resize(in.scored.size());
-  out.codes.resize(in.codes.size());
+  out.codes = in.codes;
   out.topTokens.resize(outputs * top);
   out.topLogprobs.resize(outputs * top);
 

@@ -91,9 +91,11 @@ struct RunInput {
   std::vector<uint32_t> masks;        // [n][(vocab + 31) / 32]
   int32_t top = 0;
   bool wantLogits = false;
-  // A pass over one row goes on with the token that it drew, in the table's next cell, for so many more passes or until
-  // the token is one of `ends`. Nothing but sampling settings and a code may bear on the draws.
+  // A pass over one row goes on with the token that it drew, in the table's next cell, for so many more passes, until
+  // the token is one of `ends`, they have taken `followMs` or another run waits for the threads. Nothing but sampling
+  // settings and a code may bear on the draws.
   int32_t follow = 0;
+  double followMs = 0;
   std::vector<int32_t> ends;
 };
 

@@ -155,12 +155,37 @@ void allThreadsWork(int threads) {
   check(meeting.met, "as many chunks at a time as threads", threads);
 }
 
+// Who makes one run after another can tell that somebody else waits for the threads.
+void awaited(int threads) {
+  Pool pool(threads);
+  struct Meeting {
+    Pool& pool;
+    std::thread other;
+    bool seen = false;
+    static void nothing(void*, int, int, int) {}
+    static void work(void* context, int, int, int) {
+      Meeting& m = *static_cast<Meeting*>(context);
+      m.other = std::thread([&m] {
+        const int chunk = 1;
+        m.pool.run(&chunk, 1, nothing, never, nullptr);
+      });
+      const auto end = std::chrono::steady_clock::now() + std::chrono::seconds(20);
+      while (!(m.seen = m.pool.isAwaited()) && std::chrono::steady_clock::now() < end) std::this_thread::yield();
+    }
+  };
+  Meeting meeting{pool, {}};
+  const int chunk = 1;
+  check(!pool.isAwaited(), "nobody waits", threads);
+  pool.run(&chunk, 1, Meeting::work, never, &meeting);
+  meeting.other.join();
+  check(meeting.seen && !pool.isAwaited(), "one waited", threads);
+}
+
 #if defined(__linux__)
-// Wherever the driver runs, no worker does, or passes would wait for one that waits for the driver's core.
+// Where the driver begins a run, no worker runs, or passes would wait for one that waits for the driver's core.
 void coresOfTheirOwn(int threads) {
-  if (threads < 2 || unsigned(threads) > std::thread::hardware_concurrency()) return;
   cpu_set_t all;
-  if (sched_getaffinity(0, sizeof all, &all) != 0) return;
+  if (threads < 2 || sched_getaffinity(0, sizeof all, &all) != 0 || CPU_COUNT(&all) < threads) return;
   Pool pool(threads);
   struct Cores {
     int drivers;
@@ -345,6 +370,7 @@ int main(int argc, char** argv) {
     edges(threads);
     parking(threads);
     allThreadsWork(threads);
+    awaited(threads);
 #if defined(__linux__)
     coresOfTheirOwn(threads);
 #endif

@@ -27,7 +27,7 @@ export interface DecodeOptions {
    * there. "rejection": by modified rejection, which keeps the distribution of the texts but not the text of a seed.
    */
   readonly verify?: Verification;
-  /** Give every step's `pass`; default false. */
+  /** Give every step's `pass`, one pass a step; default false. */
   readonly trace?: boolean;
   readonly signal?: AbortSignal | undefined;
   /** Counted up while decoding. */
@@ -36,7 +36,7 @@ export interface DecodeOptions {
   readonly now?: () => number;
 }
 
-/** Where nothing is drafted, the core makes the passes of so many milliseconds at a time. */
+/** Where nothing is drafted, passes follow in the core for so many milliseconds. */
 const FOLLOW_MS = 16;
 
 export type Verification = "coupled" | "rejection";
@@ -60,7 +60,7 @@ export interface PassTrace {
   readonly ms: number;
 }
 
-/** What one pass emitted, or several where nothing is drafted: those of 16 ms, so that a stream stays one. */
+/** What one pass emitted; where nothing is drafted, those of 16 ms. */
 export interface DecodedStep {
   /** [n] at least one, but none when the text may not grow at all. */
   readonly tokens: readonly number[];
@@ -70,7 +70,7 @@ export interface DecodedStep {
   readonly topTokens: Int32Array;
   /** [n × top] */
   readonly topLogprobs: Float32Array;
-  /** The drafter that proposed the first `accepted` tokens; the last one is always the model's own. */
+  /** The drafter that proposed the first `accepted` tokens; those behind them are the model's own. */
   readonly drafter: string;
   /** Drafted tokens that the pass verified. */
   readonly drafted: number;
@@ -114,7 +114,6 @@ export async function* decode(
   let guide = options.guide;
   // Follows from the emitted tokens alone, whatever was drafted.
   let code = firstCode(sampling);
-  let passMs = Number.POSITIVE_INFINITY;
   for (let left = limit; left > 0; ) {
     if (signal?.aborted)
       throw new OutriderError("ERR_ABORTED", "Generation was aborted.", { cause: signal.reason });
@@ -135,7 +134,7 @@ export async function* decode(
         : proposed;
     const assembled = assemble(last, draft, planner, most);
     const draftMs = now() - start;
-    const rest = wanted > 0 || trace ? 0 : Math.min(most, planner.rest(), Math.floor(FOLLOW_MS / passMs) - 1);
+    const rest = wanted > 0 || trace ? 0 : Math.min(most, planner.rest());
 
     const result = await sequence.step(assembled.tokens, {
       parents: assembled.parents,
@@ -144,13 +143,12 @@ export async function* decode(
       top: rowTop,
       logits: rejects,
       masks: guide && masksOf(assembled.tokens, assembled.parents, guide),
-      ...(rest > 0 ? { follow: { passes: rest, ends: endIds } } : undefined),
+      ...(rest > 0 ? { follow: { passes: rest, ms: FOLLOW_MS, ends: endIds } } : undefined),
       signal,
     });
     const followed = result.picks.length - assembled.tokens.length;
     const pass = followed === 0 ? assembled : chainOf([last, ...result.picks.subarray(0, followed)]);
     const passes = 1 + followed;
-    passMs = result.coreMs / passes;
     const { tokens, path } = rejects
       ? reject(pass, draft, result, sampling, sequence.tokens, endIds)
       : verify(pass.tokens, pass.parents, result.picks, endIds, pass.padding);
@@ -176,7 +174,7 @@ export async function* decode(
     for (let i = 0; i < passes; i++)
       planner.observe({
         length: assembled.tokens.length,
-        coreMs: passMs,
+        coreMs: result.coreMs / passes,
         // What a guide looks up, plain decoding would have to look up as well.
         draftMs: (proposedMs + end - accounted) / passes,
         proposed: proposed?.tokens.length ?? 0,

@@ -20,7 +20,7 @@ export interface Draft {
 
 /** What a finished pass computed, for drafters that learn from more than the emitted tokens. */
 export interface PassInfo {
-  /** The tokens of the pass: the text's last token, then what was drafted. */
+  /** The tokens of the pass: the text's last token, then what was drafted, or what passes that followed went over. */
   readonly tokens: readonly number[];
   /** For each token of the pass the index of the one before it; -1 for the first. */
   readonly parents: readonly number[];
@@ -59,7 +59,7 @@ export interface Drafter extends Disposable {
   /** Begins a new text. `prompt` is borrowed: copy what must outlive the call. */
   reset(prompt: readonly number[], text: TextInfo): void | Promise<void>;
   /**
-   * The tokens that the pass after the last `propose` emitted; at least one. Only some of the proposal may have been
+   * The tokens that the pass after the last `propose` emitted, or several without a draft; at least one. Only some of the proposal may have been
    * verified, or none of it.
    */
   accept(tokens: readonly number[], pass?: PassInfo): void;

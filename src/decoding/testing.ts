@@ -64,9 +64,9 @@ export function fakeSequence(options: FakeOptions = {}, cached: readonly number[
       if (!draft && drafted > 0) throw new Error("drafted tokens were not truncated");
       let result = rows(pass, parents, sampling, top, draft);
       const all = [...pass];
-      while (pass.length === 1 && all.length <= (follow?.passes ?? 0)) {
+      while (follow && pass.length === 1 && all.length <= follow.passes && result.coreMs < follow.ms) {
         const pick = result.picks.at(-1)!;
-        if (follow!.ends.has(pick)) break;
+        if (follow.ends.has(pick)) break;
         room("a pass that followed", all.push(pick));
         const coreMs = result.coreMs + cost(1);
         result = { ...rows(all, chain(all), sampling, top, draft), coreMs };

@@ -118,7 +118,11 @@ describe("a step", () => {
     engine.forget();
     using sequence = await engine.admit(tokens(11), 60);
     await sequence.prefill(tokens(10));
-    const first = await sequence.step([5], { sampling: drawn, top: 2, follow: { passes: 20, ends } });
+    const first = await sequence.step([5], {
+      sampling: drawn,
+      top: 2,
+      follow: { passes: 20, ms: 1000, ends },
+    });
     expect([...first.picks]).toEqual(said.tokens.slice(0, 21));
     expect([...first.logprobs]).toEqual(said.logprobs.slice(0, 21));
     expect(first.topTokens).toHaveLength(42);
@@ -127,7 +131,7 @@ describe("a step", () => {
     const end = new Set([said.tokens[9]!]);
     const second = await sequence.step([said.tokens[2]!], {
       sampling: drawn,
-      follow: { passes: 20, ends: end },
+      follow: { passes: 20, ms: 1000, ends: end },
     });
     const until = said.tokens.findIndex((token, i) => i >= 3 && end.has(token)) + 1;
     expect([...second.picks]).toEqual(said.tokens.slice(3, until));
@@ -145,20 +149,37 @@ describe("a step", () => {
     ["nothing reserved: as far as its block goes", {}, 6],
   ])("with %s is followed as far as may be", async (_, options, count) => {
     using sequence = await filled(tokens(10));
-    const { picks } = await sequence.step([5], { sampling, follow: { passes: 20, ends }, ...options });
+    const { picks } = await sequence.step([5], {
+      sampling,
+      follow: { passes: 20, ms: 1000, ends },
+      ...options,
+    });
     expect(picks).toHaveLength(count);
     sequence.keep([0]);
     using whole = await filled(tokens(context - 3));
-    const last = await whole.step([5], { sampling, follow: { passes: 20, ends } });
+    const last = await whole.step([5], { sampling, follow: { passes: 20, ms: 1000, ends } });
     expect(last.picks).toHaveLength(3);
     whole.keep([0, 1, 2]);
+  });
+
+  test("is followed no more once its time is over", async () => {
+    using sequence = await filled(tokens(16));
+    for (const [ms, count] of [
+      [0, 1],
+      [1e-6, 1],
+      [1000, 3],
+    ] as const) {
+      const { picks } = await sequence.step([5], { sampling, follow: { passes: 2, ms, ends } });
+      expect(picks).toHaveLength(count);
+      sequence.keep([]);
+    }
   });
 
   test("of a fork is followed in cells of its own, and beside other texts is not", async () => {
     const said = await fresh(tokens(10), 5);
     using sequence = await filled(tokens(10));
     using fork = sequence.fork();
-    const follow = { passes: 3, ends };
+    const follow = { passes: 3, ms: 1000, ends };
     // The text that was written last may be about to ask.
     expect((await fork.step([5], { sampling, follow })).picks).toHaveLength(1);
     fork.keep([]);
@@ -183,12 +204,16 @@ describe("a step", () => {
   test("stops to follow when it is aborted", { timeout: 60_000 }, async () => {
     using sequence = await engine.admit(tokens(11), context);
     await sequence.prefill(tokens(10));
-    const said = await sequence.step([5], { sampling, follow: { passes: 50, ends } });
+    const said = await sequence.step([5], { sampling, follow: { passes: 50, ms: 1000, ends } });
     sequence.keep([]);
     // Until one was stopped in the middle.
     for (let i = 0, stopped = false; !stopped; i++) {
       const abort = new AbortController();
-      const step = sequence.step([5], { sampling, follow: { passes: 50, ends }, signal: abort.signal });
+      const step = sequence.step([5], {
+        sampling,
+        follow: { passes: 50, ms: 1000, ends },
+        signal: abort.signal,
+      });
       for (let turn = i % 10; turn > 0; turn--) await new Promise(setImmediate);
       abort.abort();
       const result = await step.catch((error: unknown) => {

@@ -63,7 +63,7 @@ export function assemblePass(parts: readonly Part[]): NativePass {
     ...(steps.some(({ step }) => step!.masks) ? masksOf(steps, outputs) : undefined),
     top: steps.reduce((most, { step }) => Math.max(most, step!.top ?? 0), 0),
     wantLogits: steps.some(({ step }) => step!.logits),
-    ...(follow > 0 ? { follow, ends: Int32Array.from(step!.follow!.ends) } : undefined),
+    ...(follow > 0 ? followOf(follow, step!) : undefined),
   };
 }
 
@@ -156,6 +156,11 @@ function masksOf(steps: readonly Part[], outputs: number) {
   const masks = new Int32Array(distinct.size * words);
   for (const [mask, at] of distinct) masks.set(mask, at * words);
   return { maskOf, masks };
+}
+
+function followOf(follow: number, step: StepOptions) {
+  const { ms, ends } = step.follow!;
+  return { follow, followMs: ms, ends: Int32Array.from(ends) };
 }
 
 /** The first row's; the core gives those after it theirs. */

@@ -34,10 +34,12 @@ export interface StepOptions {
   readonly draft?: DraftRun | undefined;
   /**
    * For a step over one token: up to so many more passes may follow in the core, each over the token that the one before
-   * drew, until that is one of `ends`. How many did, `picks` tells; none where other texts wait or draws need more than
-   * `sampling` and `code` say. They are pending like the tokens of a chain.
+   * drew, until that is one of `ends` or all have taken `ms`. How many did, `picks` tells; none where other texts wait or
+   * draws need more than `sampling` and `code` say. They are pending like the tokens of a chain.
    */
-  readonly follow?: { readonly passes: number; readonly ends: ReadonlySet<number> } | undefined;
+  readonly follow?:
+    | { readonly passes: number; readonly ms: number; readonly ends: ReadonlySet<number> }
+    | undefined;
   readonly signal?: AbortSignal | undefined;
 }
 

@@ -51,9 +51,10 @@ export interface NativePass {
   wantLogits: boolean;
   /**
    * Of a pass over one row: so many more passes go on with the token drawn, in the table's next cells, until it is one of
-   * `ends`. Both or neither; only with settings, codes and `top`.
+   * `ends`, they have taken `followMs` or another pass waits. All three or none; only with settings, codes and `top`.
    */
   follow?: number;
+  followMs?: number;
   ends?: Int32Array;
 }
 
