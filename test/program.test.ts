@@ -201,7 +201,7 @@ function goodPass(): WholePass {
     top: 4,
     wantLogits: true,
     follow: 0,
-    followMs: 1000,
+    followMs: Number.POSITIVE_INFINITY,
     ends: Int32Array.of(3, -1),
   };
 }
@@ -216,7 +216,7 @@ function followedPass(): NativePass & Required<Pick<NativePass, "follow" | "ends
     top: 3,
     wantLogits: false,
     follow: 11,
-    followMs: 1000,
+    followMs: Number.POSITIVE_INFINITY,
     ends: new Int32Array(0),
   };
 }

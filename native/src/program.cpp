@@ -62,9 +62,9 @@ void forSteps(Range tiles, int rows, size_t rowBytes, Step step) {
 MatmulFn product(const Kernels& k, const Weight& w, bool quantised) {
   return (quantised ? k.matmulQuantised : k.matmulFloat)[typeIndex(w.type)];
 }
-// The cell of a row's position in the row's table, which must reach so far.
-int cellIn(const RunInput& in, const Row& row) {
-  return in.tables[size_t(in.tableOffsets[size_t(row.table)] + row.position / kLanes)] * kLanes + row.position % kLanes;
+// The cell of a position in a table of the pass, which must reach so far.
+int cellIn(const RunInput& in, int table, int position) {
+  return in.tables[size_t(in.tableOffsets[size_t(table)] + position / kLanes)] * kLanes + position % kLanes;
 }
 
 constexpr int kDecodingRows = 16;
@@ -116,7 +116,7 @@ struct Program::Pass {
   // The cell of position t on the way to row r.
   int cellOf(int r, int t) const {
     const Row* row = &in.rows[size_t(r)];
-    if (t < paths[size_t(r)].base) return table(*row)[t / kLanes] * kLanes + t % kLanes;
+    if (t < paths[size_t(r)].base) return cellIn(in, row->table, t);
     while (row->position > t) row = &in.rows[size_t(row->parent)];
     return row->cell;
   }
@@ -1125,7 +1125,7 @@ void Program::checkFollow(const RunInput& in) const {
   if (!(in.followMs >= 0)) fail("its time must be 0 ms or more");
   if (in.follow < 0 || row.position + int64_t(in.follow) >= positions)
     fail(std::to_string(in.follow) + " more behind position " + std::to_string(row.position) + " do not fit " + std::to_string(positions));
-  if (row.cell != cellIn(in, row)) fail("its row must be in its table's cell");
+  if (row.cell != cellIn(in, row.table, row.position)) fail("its row must be in its table's cell");
 }
 
 RunOutput Program::run(RunInput in, const std::atomic<bool>& cancelled) {
@@ -1138,7 +1138,7 @@ RunOutput Program::run(RunInput in, const std::atomic<bool>& cancelled) {
     row.token = out.tokens.back();
     if (row.token < 0 || row.token >= spec_.tokens || std::find(in.ends.begin(), in.ends.end(), row.token) != in.ends.end()) break;
     row.position++;
-    row.cell = cellIn(in, row);
+    row.cell = cellIn(in, row.table, row.position);
     if (!in.codes.empty()) in.codes[0] = out.codes.back();
     RunOutput next;
     try {
@@ -1174,7 +1174,7 @@ RunOutput Program::runPass(const RunInput& in, const std::atomic<bool>& cancelle
     if (row.output) pass.outputRows.push_back(r);
     const size_t tableLength = size_t(in.tableOffsets[size_t(row.table) + 1] - in.tableOffsets[size_t(row.table)]);
     const size_t block = size_t(row.position) / kLanes;
-    const bool regular = block < tableLength && pass.table(row)[block] * kLanes + row.position % kLanes == row.cell;
+    const bool regular = block < tableLength && cellIn(in, row.table, row.position) == row.cell;
     const Path before = row.parent >= 0 ? pass.paths[size_t(row.parent)] : Path{row.position, std::numeric_limits<int>::max()};
     pass.paths.push_back({before.base, regular ? before.firstIrregular : std::min(before.firstIrregular, int(block))});
   }

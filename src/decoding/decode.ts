@@ -1,5 +1,5 @@
 import { firstCode, nextCode, type Sampling } from "../engine/sampling.js";
-import type { Sequence, StepResult } from "../engine/sequence.js";
+import { chainParents, type Sequence, type StepResult } from "../engine/sequence.js";
 import { OutriderError } from "../errors.js";
 import type { GuideState } from "../guided/constraint.js";
 import { type Draft, type Drafter, EMPTY_DRAFT } from "./drafter.js";
@@ -261,7 +261,7 @@ const NOTHING = {
 
 /** As if all passes that followed each other had been one. */
 function chainOf(tokens: number[]): Pass {
-  return { tokens, parents: tokens.map((_, i) => i - 1), padding: 0, chosen: [] };
+  return { tokens, parents: chainParents(tokens.length), padding: 0, chosen: [] };
 }
 
 interface Pass {

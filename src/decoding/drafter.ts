@@ -59,8 +59,8 @@ export interface Drafter extends Disposable {
   /** Begins a new text. `prompt` is borrowed: copy what must outlive the call. */
   reset(prompt: readonly number[], text: TextInfo): void | Promise<void>;
   /**
-   * The tokens that the pass after the last `propose` emitted, or several without a draft; at least one. Only some of the proposal may have been
-   * verified, or none of it.
+   * The tokens that the pass after the last `propose` emitted, or several passes without a draft; at least one. Only some
+   * of the proposal may have been verified, or none of it.
    */
   accept(tokens: readonly number[], pass?: PassInfo): void;
   /**

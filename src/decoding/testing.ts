@@ -1,6 +1,6 @@
 import type { DraftRun } from "../engine/draft-layers.js";
 import { resolveSampling, type Sampling } from "../engine/sampling.js";
-import type { Sequence, StepResult } from "../engine/sequence.js";
+import { chainParents, type Sequence, type StepResult } from "../engine/sequence.js";
 
 /** Arg-max, nothing else. */
 export const GREEDY = resolveSampling({}, Number.MAX_SAFE_INTEGER, 0);
@@ -48,7 +48,7 @@ export function fakeSequence(options: FakeOptions = {}, cached: readonly number[
       signal?.throwIfAborted();
       tokens.push(...more);
     },
-    async step(pass, { parents = chain(pass), sampling, top = 0, draft, follow, signal }) {
+    async step(pass, { parents = chainParents(pass.length), sampling, top = 0, draft, follow, signal }) {
       ready("step");
       room("step", pass.length);
       if (pass.length < 1 || pass.length > maxStep) throw new Error(`step of ${pass.length} tokens`);
@@ -69,9 +69,9 @@ export function fakeSequence(options: FakeOptions = {}, cached: readonly number[
         if (follow.ends.has(pick)) break;
         room("a pass that followed", all.push(pick));
         const coreMs = result.coreMs + cost(1);
-        result = { ...rows(all, chain(all), sampling, top, draft), coreMs };
+        result = { ...rows(all, chainParents(all.length), sampling, top, draft), coreMs };
       }
-      pending = { tokens: all, parents: pass.length === 1 ? chain(all) : [...parents], draft };
+      pending = { tokens: all, parents: pass.length === 1 ? chainParents(all.length) : [...parents], draft };
       return result;
     },
     keep(path) {
@@ -156,8 +156,6 @@ function fakeLogprobs(
   const norm = Math.log(logits.reduce((sum, logit) => sum + Math.exp(logit), 0));
   return logits.map((logit) => logit - norm);
 }
-
-const chain = (tokens: readonly number[]) => tokens.map((_, i) => i - 1);
 
 /** Token ids, best score first, ties to the lowest id. */
 function order(scores: readonly number[]): number[] {

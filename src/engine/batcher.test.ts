@@ -119,13 +119,12 @@ test("a job hears whether it is alone: nothing else waits, nobody may be about t
   const [slow, owner] = [{}, {}];
   ask(batcher, [1], { alone });
   ask(batcher, [2], { alone, owner });
-  ask(batcher, [3], { alone, owner: slow, next: () => setTimeout(() => batcher.leave(slow), 20) });
+  ask(batcher, [3], { alone, owner: slow });
   await pass();
   await pass();
   ask(batcher, [4], { alone, owner });
   await new Promise(setImmediate);
   await pass();
-  await new Promise((resolve) => setTimeout(resolve, 40));
   ask(batcher, [5], { alone, owner });
   await pass();
   expect(alone).toEqual([true, false, false, false, true]);

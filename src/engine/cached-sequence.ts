@@ -5,12 +5,12 @@ import type { DraftRun } from "./draft-layers.js";
 import type { Engine } from "./engine.js";
 import type { Part } from "./pass.js";
 import { adjusts } from "./sampling.js";
-import { maxStep, type Sequence, type StepOptions, type StepResult } from "./sequence.js";
+import { chainParents, maxStep, type Sequence, type StepOptions, type StepResult } from "./sequence.js";
 
 interface Pending {
   readonly tokens: readonly number[];
   readonly parents: readonly number[];
-  readonly cells: readonly number[];
+  readonly cells: readonly number[]; // of the tokens of the step; those of passes that followed are in their own
   readonly draft: DraftRun | undefined;
   readonly scratch: readonly number[]; // blocks for nodes off the main chain
 }
@@ -103,10 +103,7 @@ export class CachedSequence implements Sequence {
           this.#pending = {
             tokens: [...tokens, ...followed],
             parents: followed.length > 0 ? chainParents(1 + followed.length) : parents,
-            cells: [
-              ...part.cells,
-              ...Array.from(followed, (_, i) => this.#cell(this.#tokens.length + 1 + i)),
-            ],
+            cells: part.cells,
             draft,
             scratch,
           };
@@ -134,8 +131,9 @@ export class CachedSequence implements Sequence {
     const to: number[] = [];
     path.forEach((row, i) => {
       const home = this.#cell(this.#tokens.length + i);
-      if (pending.cells[row] !== home) {
-        from.push(pending.cells[row]!);
+      const cell = pending.cells[row] ?? home;
+      if (cell !== home) {
+        from.push(cell);
         to.push(home);
       }
     });
@@ -300,8 +298,4 @@ export class CachedSequence implements Sequence {
   ): Part {
     return { tokens, parents, cells, history: this.#tokens, table: this.#table, step };
   }
-}
-
-function chainParents(length: number): number[] {
-  return Array.from({ length }, (_, i) => i - 1);
 }

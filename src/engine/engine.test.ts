@@ -121,7 +121,7 @@ describe("a step", () => {
     const first = await sequence.step([5], {
       sampling: drawn,
       top: 2,
-      follow: { passes: 20, ms: 1000, ends },
+      follow: { passes: 20, ms: Number.POSITIVE_INFINITY, ends },
     });
     expect([...first.picks]).toEqual(said.tokens.slice(0, 21));
     expect([...first.logprobs]).toEqual(said.logprobs.slice(0, 21));
@@ -131,7 +131,7 @@ describe("a step", () => {
     const end = new Set([said.tokens[9]!]);
     const second = await sequence.step([said.tokens[2]!], {
       sampling: drawn,
-      follow: { passes: 20, ms: 1000, ends: end },
+      follow: { passes: 20, ms: Number.POSITIVE_INFINITY, ends: end },
     });
     const until = said.tokens.findIndex((token, i) => i >= 3 && end.has(token)) + 1;
     expect([...second.picks]).toEqual(said.tokens.slice(3, until));
@@ -151,13 +151,16 @@ describe("a step", () => {
     using sequence = await filled(tokens(10));
     const { picks } = await sequence.step([5], {
       sampling,
-      follow: { passes: 20, ms: 1000, ends },
+      follow: { passes: 20, ms: Number.POSITIVE_INFINITY, ends },
       ...options,
     });
     expect(picks).toHaveLength(count);
     sequence.keep([0]);
     using whole = await filled(tokens(context - 3));
-    const last = await whole.step([5], { sampling, follow: { passes: 20, ms: 1000, ends } });
+    const last = await whole.step([5], {
+      sampling,
+      follow: { passes: 20, ms: Number.POSITIVE_INFINITY, ends },
+    });
     expect(last.picks).toHaveLength(3);
     whole.keep([0, 1, 2]);
   });
@@ -167,7 +170,7 @@ describe("a step", () => {
     for (const [ms, count] of [
       [0, 1],
       [1e-6, 1],
-      [1000, 3],
+      [Number.POSITIVE_INFINITY, 3],
     ] as const) {
       const { picks } = await sequence.step([5], { sampling, follow: { passes: 2, ms, ends } });
       expect(picks).toHaveLength(count);
@@ -179,7 +182,7 @@ describe("a step", () => {
     const said = await fresh(tokens(10), 5);
     using sequence = await filled(tokens(10));
     using fork = sequence.fork();
-    const follow = { passes: 3, ms: 1000, ends };
+    const follow = { passes: 3, ms: Number.POSITIVE_INFINITY, ends };
     // The text that was written last may be about to ask.
     expect((await fork.step([5], { sampling, follow })).picks).toHaveLength(1);
     fork.keep([]);
@@ -204,14 +207,17 @@ describe("a step", () => {
   test("stops to follow when it is aborted", { timeout: 60_000 }, async () => {
     using sequence = await engine.admit(tokens(11), context);
     await sequence.prefill(tokens(10));
-    const said = await sequence.step([5], { sampling, follow: { passes: 50, ms: 1000, ends } });
+    const said = await sequence.step([5], {
+      sampling,
+      follow: { passes: 50, ms: Number.POSITIVE_INFINITY, ends },
+    });
     sequence.keep([]);
     // Until one was stopped in the middle.
     for (let i = 0, stopped = false; !stopped; i++) {
       const abort = new AbortController();
       const step = sequence.step([5], {
         sampling,
-        follow: { passes: 50, ms: 1000, ends },
+        follow: { passes: 50, ms: Number.POSITIVE_INFINITY, ends },
         signal: abort.signal,
       });
       for (let turn = i % 10; turn > 0; turn--) await new Promise(setImmediate);

@@ -49,7 +49,6 @@ export function assemblePass(parts: readonly Part[]): NativePass {
   }
   const tables = new Int32Array(tableOffsets[parts.length]!);
   for (const [t, { table }] of parts.entries()) tables.set(table, tableOffsets[t]!);
-  const [{ follow = 0, step }] = parts as [Part];
   return {
     rows,
     tables,
@@ -63,7 +62,7 @@ export function assemblePass(parts: readonly Part[]): NativePass {
     ...(steps.some(({ step }) => step!.masks) ? masksOf(steps, outputs) : undefined),
     top: steps.reduce((most, { step }) => Math.max(most, step!.top ?? 0), 0),
     wantLogits: steps.some(({ step }) => step!.logits),
-    ...(follow > 0 ? followOf(follow, step!) : undefined),
+    ...followOf(parts[0]!),
   };
 }
 
@@ -158,8 +157,9 @@ function masksOf(steps: readonly Part[], outputs: number) {
   return { maskOf, masks };
 }
 
-function followOf(follow: number, step: StepOptions) {
-  const { ms, ends } = step.follow!;
+function followOf({ follow = 0, step }: Part) {
+  if (follow === 0) return undefined;
+  const { ms, ends } = step!.follow!;
   return { follow, followMs: ms, ends: Int32Array.from(ends) };
 }
 

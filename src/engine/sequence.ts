@@ -9,6 +9,11 @@ export const maxStep = 64;
 /** Most rows of a pass whose logits are wanted, over all its steps; untouched rows of the logits take no memory. */
 export const maxOutputs = 128;
 
+/** Parents of tokens that follow each other: `[-1, 0, 1, …]`. */
+export function chainParents(length: number): number[] {
+  return Array.from({ length }, (_, i) => i - 1);
+}
+
 /** What one pass asks of the engine, beside the tokens themselves. */
 export interface StepOptions {
   /**
